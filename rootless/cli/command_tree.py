@@ -130,7 +130,9 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "rm": ("manifest_lists:rm", "Remove lists"),
     },
     "network": {
+        "connect": ("network_commands:connect", "Put a container on a network"),
         "create": ("network_commands:create", "Create a network"),
+        "disconnect": ("network_commands:disconnect", "Let a container leave a network"),
         "exists": ("network_commands:exists", "Tell by the exit code whether a network exists: 0 for yes, 1 for no"),
         "inspect": ("network_commands:inspect", "Display detailed information on networks"),
         "ls": ("network_commands:ls", "List networks"),

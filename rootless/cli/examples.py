@@ -64,6 +64,8 @@ EXAMPLES: dict[str, str] = {
     "manifest push": "rootless manifest push app:all registry.example.org/app:1",
     "manifest remove": "rootless manifest remove app:all sha256:0123456789abcdef",
     "manifest rm": "rootless manifest rm app:all",
+    "network connect": "rootless network connect shop web\nrootless network connect --alias db shop store",
+    "network disconnect": "rootless network disconnect shop web",
     "network create": "rootless network create back\nrootless run -d --network back --name db postgres",
     "network exists": "rootless network exists back || rootless network create back",
     "network inspect": "rootless network inspect back",

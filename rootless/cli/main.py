@@ -56,8 +56,6 @@ _ABSENT_COMMANDS = {
     "swarm": _NO_SWARM,
 }
 _ABSENT_NETWORK_COMMANDS = {
-    "connect": "make the container again with the other network: --network NAME",
-    "disconnect": "remove the container, and make it again with the other networks",
     "reload": "each network is made when its first container starts",
     "update": "remove the network, and make it again with the other options",
 }

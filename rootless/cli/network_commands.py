@@ -1,4 +1,4 @@
-"""`network create`, `ls`, `inspect`, `rm`, `prune` and `exists`."""
+"""`network create`, `connect`, `disconnect`, `ls`, `inspect`, `rm`, `prune` and `exists`."""
 
 from __future__ import annotations
 
@@ -55,6 +55,32 @@ def create(session: Session, /, name: str, **flags: object) -> None:
     output.line(
         verbs.create_network(session.engine, name, NetworkOptions._make(map(flags.get, NetworkOptions._fields)))
     )
+
+
+@command("connect", "Put a container on a network")
+@repeated_option("--alias", metavar="NAME", help="Further name of the container on the network")
+@value_option("--ip", metavar="ADDRESS", help="IPv4 address of the container on the network")
+@value_option("--mac-address", metavar="ADDRESS", help="Address of the link layer there")
+@click.argument("network", shell_complete=complete_names("networks"))
+@click.argument("container", shell_complete=complete_names("containers"))
+@pass_session
+def connect(
+    session: Session, alias: tuple[str, ...], ip: str | None, mac_address: str | None, network: str, container: str
+) -> None:
+    """Connect a container, which may run, with one more network."""
+    words = [*(f"alias={name}" for name in alias)]
+    words += [f"{key}={value}" for key, value in (("ip", ip), ("mac", mac_address)) if value]
+    verbs.connect_network(session.engine, network, container, words)
+
+
+@command("disconnect", "Let a container leave a network")
+@switch_option("-f", "--force", help="Forget the network even if the container cannot leave it now")
+@click.argument("network", shell_complete=complete_names("networks"))
+@click.argument("container", shell_complete=complete_names("containers"))
+@pass_session
+def disconnect(session: Session, force: bool, network: str, container: str) -> None:
+    """Disconnect a container, which may run, from a network."""
+    verbs.disconnect_network(session.engine, network, container, force=force)
 
 
 @command("ls", "List networks")

@@ -89,6 +89,8 @@ MODULES = {
     "network_exists": "network.network_verbs",
     "remove_network": "network.network_verbs",
     "prune_networks": "network.network_verbs",
+    "connect_network": "network.connections",
+    "disconnect_network": "network.connections",
     "system_info": "upkeep.system",
     "versions": "upkeep.system",
     "examine_host": "upkeep.system",
@@ -149,6 +151,8 @@ if TYPE_CHECKING:
     from rootless.engine.image.image_remove import tag_image as tag_image
     from rootless.engine.image.image_remove import untag_image as untag_image
     from rootless.engine.image.image_tree import image_tree as image_tree
+    from rootless.engine.network.connections import connect_network as connect_network
+    from rootless.engine.network.connections import disconnect_network as disconnect_network
     from rootless.engine.network.network_verbs import create_network as create_network
     from rootless.engine.network.network_verbs import inspect_network as inspect_network
     from rootless.engine.network.network_verbs import list_networks as list_networks

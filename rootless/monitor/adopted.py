@@ -82,6 +82,11 @@ class AdoptedRun:
         """The connection to the process that serves networks with names; -1 where the container is on none."""
         return self._held[0] if self._held else -1
 
+    @property
+    def held(self) -> list[int]:
+        """The descriptors by which the container is on networks with names, that connection first."""
+        return self._held
+
     def use_connection(self, fd: int) -> None:
         """Let `fd` be that connection from now on."""
         os.close(self._held[0])

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         def on_stdin_end(self, client: Client, *, has_left: bool) -> None: ...
         def on_resize(self, rows: int, cols: int) -> None: ...
         def on_kill(self, number: int) -> None: ...
+        def on_network(self, client: Client, request: protocol.NetworkRequest) -> None: ...
         def on_drained(self) -> None: ...
 
 
@@ -263,6 +264,8 @@ class Clients:
         elif kind == protocol.ATTACH:
             self.attach(client, protocol.AttachRequest.from_json(protocol.read_payload(payload)))
             receiver.on_attached(client)
+        elif kind == protocol.NETWORK:
+            receiver.on_network(client, protocol.NetworkRequest.from_json(protocol.read_payload(payload)))
         elif kind == protocol.LAUNCH:
             receiver.on_launch(client, protocol.LaunchRequest.from_json(protocol.read_payload(payload)))
         else:

@@ -59,6 +59,10 @@ if TYPE_CHECKING:
         def connection(self) -> int:
             """The connection to the process that serves networks with names; -1 where the container is on none."""
 
+        @property
+        def held(self) -> list[int]:
+            """The descriptors by which the container is on networks with names, that connection first."""
+
         def use_connection(self, fd: int) -> None:
             """Let `fd` be that connection from now on."""
 

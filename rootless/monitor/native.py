@@ -70,6 +70,11 @@ class NetworkedRun:
         """The connection to the process that serves networks with names; -1 where the container is on none."""
         return -1 if self.member is None else self.member.held[0]
 
+    @property
+    def held(self) -> list[int]:
+        """The descriptors by which the container is on networks with names, that connection first."""
+        return [] if self.member is None else self.member.held
+
     def use_connection(self, fd: int) -> None:
         """Let `fd` be that connection from now on."""
         if self.member is not None:
@@ -199,7 +204,7 @@ def launch_container(
     supervisor: EmulationSupervisor | None = None
     group: AnyGroup | None = None
     member: NetworkPlace | None = None
-    if spec.plan.network.attachments and prepared is not None:
+    if _has_networks(spec) and prepared is not None:
         prepared.close()  # these namespaces are not below the one that owns the networks
         prepared = None
     helper = prepared.take(spec) if prepared is not None else None
@@ -222,7 +227,7 @@ def launch_container(
         # The scope comes before the fork: systemd moves this process into it alone. A child that is forked earlier
         # stays in the cgroup of the login, and may be killed at the logout
         group = holder.make(spec, warn) if holder is not None else None
-        if spec.plan.network.attachments:
+        if _has_networks(spec):
             member, prepared = _join_networks(spec)
         if spec.plan.rootfs is not None:
             mounter = drivers.make_mounter(spec.plan.rootfs)
@@ -264,6 +269,16 @@ def launch_container(
     run = NativeRun(spec, process, helper, group)
     run.member = member
     return run
+
+
+def _has_networks(spec: LaunchSpec) -> bool:
+    """Whether the container is on networks with names, of which `network connect` may have changed the list."""
+    from rootless.network.modes import NAMED
+
+    if spec.plan.network.mode != NAMED.name:
+        return False
+    spec.plan.network = spec.now().network
+    return bool(spec.plan.network.attachments)
 
 
 def _join_networks(spec: LaunchSpec) -> tuple[NetworkPlace, PreparedContainer]:

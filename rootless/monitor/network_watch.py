@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from typing import Protocol
 
     from rootless.monitor.launch_spec import LaunchSpec
+    from rootless.monitor.protocol import NetworkRequest
 
     class MemberRun(Protocol):
         """What this needs of a container's run (monitor.supervise.ContainerRun)."""
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
         @property
         def connection(self) -> int:
             """The connection to the process that serves networks."""
+
+        @property
+        def held(self) -> list[int]:
+            """The descriptors by which the container is on networks, that connection first."""
 
         def use_connection(self, fd: int) -> None:
             """Let `fd` be that connection from now on."""
@@ -51,12 +56,32 @@ class NetworkWatch:
         """Whether the container waits for another attempt."""
         return self._timer is not None
 
+    def change(self, request: NetworkRequest) -> list[str]:
+        """Put the container on one more network, or let it leave one; lines for the user. Raises RootlessError."""
+        from rootless.network.resolv import change_names_files
+        from rootless.network.shared import hub_client
+
+        before = self._tracked.facts.network.attachments
+        membership, warnings = hub_client.change(self._spec.runtime_dir, self._spec.id, self._run.held, request)
+        facts = hub_client.network_facts(membership)
+        facts.problem = self._tracked.facts.network.problem
+        self._tracked.facts.network = facts
+        self._tracked.save()
+        change_names_files(self._spec.directory, before, facts.attachments, self._spec.plan.network.host_names)
+        gone = [one for one in before if one.network_id == request.detach]
+        for one in [request.attach] if request.attach is not None else gone:
+            action = "disconnect" if request.attach is None else "connect"
+            state.record_network_event(self._spec, action, one)
+        return warnings
+
     def end(self) -> None:
         """Watch no longer, for the container has ended."""
         self._loop.forget(self._run.connection)
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        for attachment in self._tracked.facts.network.attachments:
+            state.record_network_event(self._spec, "disconnect", attachment)
 
     def _lost(self) -> None:
         self._loop.forget(self._run.connection)

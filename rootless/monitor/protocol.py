@@ -14,6 +14,10 @@ import struct
 from rootless.errors import CommandNotExecutable, CommandNotFound, InvalidInput, RootlessError, RuntimeFailure
 from rootless.records.fields import Fields, parse_json
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from rootless.records.membership import Attachment
+
 STDIN = 0  # client to monitor: bytes for the container's standard input
 STDOUT = 1  # monitor to client: bytes of standard output, or of the terminal
 STDERR = 2  # monitor to client: bytes of standard error, which a terminal does not have
@@ -25,11 +29,12 @@ ERROR = 7  # monitor to client: an ErrorNotice; no EXIT follows
 SIGNAL = 8  # client to monitor: !B number of the signal for the container's first process
 ATTACH = 9  # client to monitor: an AttachRequest
 LAUNCH = 10  # engine to monitor: a LaunchRequest
+NETWORK = 11  # client to monitor: a NetworkRequest, which STARTED or ERROR answers
 
 HEADER = struct.Struct("!BI")
 SIZE = struct.Struct("!HH")
 MAX_PAYLOAD = 1 << 20
-LAST_TYPE = LAUNCH
+LAST_TYPE = NETWORK
 _UCRED = struct.Struct("3i")  # pid, uid, gid
 
 
@@ -92,6 +97,31 @@ class LaunchRequest:
         """The reverse of `to_json`; raises InvalidInput for a member that is missing or of a wrong type."""
         attach = fields.member("attach")
         return cls(fields.text("directory"), None if attach is None else AttachRequest.from_json(attach))
+
+
+class NetworkRequest:
+    """The payload of NETWORK: the container goes on a network with a name, or leaves one.
+
+    attach: how it is attached to the former, None for the latter; detach: id of the latter, "" for the former.
+    """
+
+    __slots__ = ("attach", "detach")
+
+    def __init__(self, attach: Attachment | None, detach: str = "") -> None:
+        self.attach = attach
+        self.detach = detach
+
+    def to_json(self) -> dict[str, object]:
+        """The members of the frame's payload."""
+        return {"attach": None if self.attach is None else self.attach.to_json(), "detach": self.detach}
+
+    @classmethod
+    def from_json(cls, fields: Fields) -> NetworkRequest:
+        """The reverse of `to_json`; raises InvalidInput for a member that is missing or of a wrong type."""
+        from rootless.records.membership import Attachment
+
+        attach = fields.member("attach")
+        return cls(None if attach is None else Attachment.from_json(attach), fields.text("detach", ""))
 
 
 class StartNotice:
@@ -159,7 +189,9 @@ class ErrorNotice:
         return error
 
 
-def encode_message(notice: AttachRequest | LaunchRequest | StartNotice | ExitNotice | ErrorNotice) -> bytes:
+def encode_message(
+    notice: AttachRequest | LaunchRequest | NetworkRequest | StartNotice | ExitNotice | ErrorNotice,
+) -> bytes:
     """The frame whose payload `notice` is."""
     import json
 
@@ -169,6 +201,7 @@ def encode_message(notice: AttachRequest | LaunchRequest | StartNotice | ExitNot
 _TYPES: dict[type, int] = {
     AttachRequest: ATTACH,
     LaunchRequest: LAUNCH,
+    NetworkRequest: NETWORK,
     StartNotice: STARTED,
     ExitNotice: EXIT,
     ErrorNotice: ERROR,

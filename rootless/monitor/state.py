@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from rootless.monitor.launch_spec import LaunchSpec
     from rootless.monitor.loop import Loop
     from rootless.monitor.memory import MemoryWatch
+    from rootless.records.membership import Attachment
 
 _MAX_NOTES = 1 << 16  # bytes of monitor.log
 
@@ -166,6 +167,17 @@ def record_event(spec: LaunchSpec, action: str, **attributes: str) -> None:
 
     known = spec.plan.events.attributes
     entry = eventlog.EventEntry("container", action, spec.id, {**known, **attributes})
+    eventlog.append_event(spec.plan.events.log, entry)
+
+
+def record_network_event(spec: LaunchSpec, action: str, attachment: Attachment) -> None:
+    """Append the event that the container was connected with a network, or disconnected from it."""
+    if spec.plan.events is None:
+        return
+    from rootless.storage.store import eventlog
+
+    attributes = {"container": spec.id, "name": attachment.name, "type": "bridge"}
+    entry = eventlog.EventEntry("network", action, attachment.network_id, attributes)
     eventlog.append_event(spec.plan.events.log, entry)
 
 

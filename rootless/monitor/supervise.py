@@ -115,6 +115,17 @@ class Supervisor:
         if number in SIGNAL_NUMBERS:
             self._send_signal(number)
 
+    def on_network(self, client: Client, request: protocol.NetworkRequest) -> None:
+        """Put the container on a network with a name, or let it leave one, and answer the client."""
+        try:
+            if self._run is None or self._networks is None:
+                raise InvalidState("the container is on no network with a name, or does not run")
+            warnings = self._networks.change(request)
+        except (RootlessError, OSError) as e:
+            self.clients.send(client, protocol.error_message(_as_ours(e, self.directory or "")))
+            return
+        self.clients.send(client, protocol.encode_message(protocol.StartNotice(self._run.pid, warnings)))
+
     def on_drained(self) -> None:
         """Read the container again when a client has caught up or left; end when the last one has."""
         self._pump.resume()
@@ -173,6 +184,8 @@ class Supervisor:
             self._health = Health(self.loop, spec, run.pid, lambda result: state.note_health(spec, tracked, result))
         tracked.started(run.pid, helpers=run.helpers(), network=run.network, group=run.group)
         self._memory = state.watch_memory(self.loop, spec, tracked, run.group)
+        for attachment in run.network.attachments:
+            state.record_network_event(spec, "connect", attachment)
         state.record_event(spec, "start")
         self.clients.tell_all(protocol.encode_message(protocol.StartNotice(run.pid, spec.warnings)))
         self.loop.watch(run.pidfd, READ, lambda _: self._ended())

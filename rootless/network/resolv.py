@@ -7,12 +7,14 @@ import stat
 
 from rootless.errors import HostLimit, UsageError
 from rootless.network import addresses
+from rootless.paths import overwrite_file
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from rootless.network.mode import Mode
+    from rootless.records.membership import Attachment
 
 HOST_RESOLV = "/etc/resolv.conf"
 SYSTEMD_RESOLV = "/run/systemd/resolve/resolv.conf"  # the servers behind systemd-resolved's stub on 127.0.0.53
@@ -202,6 +204,22 @@ def with_own_addresses(hosts: str, own: Iterable[str], names: str) -> str:
     if lines and not lines[-1].endswith("\n"):
         lines[-1] += "\n"
     return "".join((*lines, *(f"{address}\t{names}\n" for address in own)))
+
+
+def change_names_files(directory: str, before: Iterable[Attachment], now: Iterable[Attachment], names: str) -> None:
+    """Let hosts and resolv.conf of a container that runs follow its networks. names: as in `with_own_addresses`.
+
+    The files are written over in their place, since they are bound into the container. Raises OSError.
+    """
+    after = list(now)
+    old = {f"nameserver {one.gateway}" for one in before}
+    server = next((f"nameserver {one.gateway}" for one in after if one.names), "")
+    lines = read_text(f"{directory}/resolv.conf").splitlines(True)
+    if server:
+        lines = [f"{server}\n" if line.strip() in old else line for line in lines]
+    hosts = with_own_addresses(read_text(f"{directory}/hosts"), [one.ip for one in after], names)
+    overwrite_file(f"{directory}/resolv.conf", "".join(lines).encode())
+    overwrite_file(f"{directory}/hosts", hosts.encode())
 
 
 def add_host(value: str) -> tuple[str, str]:

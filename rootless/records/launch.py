@@ -51,6 +51,7 @@ class NetworkPlan:
             value["options"] = self.options
         if self.attachments:
             value["attachments"] = [attachment.to_json() for attachment in self.attachments]
+        if self.host_names:
             value["host_names"] = self.host_names
         return value
 
@@ -65,7 +66,7 @@ class NetworkPlan:
             from rootless.records.membership import Attachment
 
             plan.attachments = [Attachment.from_json(entry) for entry in fields.objects("attachments")]
-            plan.host_names = fields.text("host_names", "")
+        plan.host_names = fields.text("host_names", "")
         return plan
 
 

@@ -157,6 +157,27 @@ def wait(socket_path: str) -> int | None:
         return None
 
 
+def change_network(
+    socket_path: str, request: protocol.NetworkRequest, warn: Callable[[str], None] | None = None
+) -> None:
+    """Have the monitor put its container on a network, or let it leave one; returns when that is done.
+
+    Raises InvalidState when no monitor answers, RuntimeFailure with the monitor's words.
+    """
+    connection = _connect(socket_path)
+    decoder = protocol.Decoder()
+    with connection:
+        connection.sendall(protocol.encode_message(request))
+        while received := _receive(connection):
+            for kind, payload in decoder.feed(received):
+                if kind == protocol.ERROR:
+                    raise protocol.ErrorNotice.from_json(protocol.read_payload(payload)).error()
+                if kind == protocol.STARTED:
+                    _started(payload, warn)
+                    return
+    raise _lost(socket_path)
+
+
 def _connect(path: str) -> socket.socket:
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     directory = -1

@@ -67,6 +67,22 @@ def choose_attachments(engine: Engine, options: ContainerOptions) -> tuple[Attac
     return tuple(found)
 
 
+def without(engine: Engine, options: ContainerOptions, record: NetworkRecord) -> ContainerOptions:
+    """The options of a container that is not on this network any more."""
+    networks = engine.store.networks
+    texts = [text for text in (options.network, *options.more_networks) if text]
+    kept = []
+    for text in texts:
+        name = _split(text)[0]
+        try:
+            is_same = networks.get(name).id == record.id
+        except NotFound:
+            is_same = name == record.name
+        if not is_same:
+            kept.append(text)
+    return options._replace(network=next(iter(kept), None), more_networks=tuple(kept[1:]))
+
+
 def _set_addresses(attachment: Attachment, settings: list[tuple[str, str]], options: ContainerOptions | None) -> None:
     """Note the addresses that are asked for; those of --ip and --mac-address are for the first network."""
     chosen = dict(settings)

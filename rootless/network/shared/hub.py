@@ -214,17 +214,20 @@ class Guest:
 
     def plan_links(self) -> list[tuple[ServedNetwork, links.Link]]:
         """Its links, which are not made yet; its addresses are chosen. Raises InvalidState for one that is taken."""
-        planned = []
         way_out = next((one for one in self.membership.attachments if not one.internal), None)
-        for number, attachment in enumerate(self.membership.attachments):
-            network = self._hub.networks[attachment.network_id]
-            attachment.ip = network.free_address(attachment)
-            packed = links.pack(attachment.ip)
-            # docker's rule: an address of the link layer that follows from the IP address is never given twice
-            attachment.mac = attachment.mac or f"02:42:{packed.hex(':')}"
-            link = links.Link(attachment, f"v{packed.hex()}", f"eth{number}", leads_out=attachment is way_out)
-            planned.append((network, link))
-        return planned
+        return [
+            self.plan_link(attachment, f"eth{number}", leads_out=attachment is way_out)
+            for number, attachment in enumerate(self.membership.attachments)
+        ]
+
+    def plan_link(self, attachment: Attachment, interface: str, *, leads_out: bool) -> tuple[ServedNetwork, links.Link]:
+        """A link to a network that is there; the address is chosen. Raises InvalidState for one that is taken."""
+        network = self._hub.networks[attachment.network_id]
+        attachment.ip = network.free_address(attachment)
+        packed = links.pack(attachment.ip)
+        # docker's rule: an address of the link layer that follows from the IP address is never given twice
+        attachment.mac = attachment.mac or f"02:42:{packed.hex(':')}"
+        return network, links.Link(attachment, f"v{packed.hex()}", interface, leads_out=leads_out)
 
     def enter(self, network: ServedNetwork, link: links.Link) -> None:
         """Count as a member of a network that it is linked to."""
@@ -241,13 +244,54 @@ class Guest:
         for port in self.membership.ports:
             self.forwards.append(self.way_out.connect().publish(port, guest))
 
-    def leave(self) -> None:
-        """Withdraw ports and links, and end the networks that have no member any more."""
+    def withdraw(self) -> None:
+        """Forward its ports no longer."""
         if self.way_out is not None and self.forwards:
             helper = self.way_out.connect()
             for number in self.forwards:
                 helper.withdraw(number)
             self.forwards.clear()
+
+    def attach(self, attachment: Attachment, container_fd: int) -> None:
+        """Go on one more network, which is there. container_fd: the container's network namespace. Raises OSError,
+        InvalidState."""
+        used = {link.far for _, link in self.links}
+        interface = next(f"eth{number}" for number in range(len(used) + 1) if f"eth{number}" not in used)
+        leads_out = self.way_out is None and not attachment.internal
+        network, link = self.plan_link(attachment, interface, leads_out=leads_out)
+        container = links.routing_in(container_fd)
+        try:
+            link.make(network.namespace.routing, container_fd, container)
+        finally:
+            container.close()
+        self.membership.attachments.append(attachment)
+        self.enter(network, link)
+
+    def detach(self, network: ServedNetwork, container_fd: int) -> None:
+        """Leave a network. Its next one that leads outside is its way out then, if this one was. Raises OSError."""
+        is_way_out = network is self.way_out
+        if is_way_out:
+            self.withdraw()
+            self.way_out = None
+        for one, link in self.links:
+            if one is network:
+                link.remove(network.namespace.routing)
+                self.membership.attachments.remove(link.attachment)
+        self.links = [(one, link) for one, link in self.links if one is not network]
+        network.members.pop(self.membership.container_id, None)
+        following = next(((one, link) for one, link in self.links if not one.internal), None)
+        if is_way_out and following is not None:
+            self.way_out, link = following
+            link.leads_out = True
+            container = links.routing_in(container_fd)
+            try:
+                link.lead_out(container)
+            finally:
+                container.close()
+
+    def leave(self) -> None:
+        """Withdraw ports and links, and end the networks that have no member any more."""
+        self.withdraw()
         for network, link in self.links:
             network.members.pop(self.membership.container_id, None)
             if network.members:
@@ -403,6 +447,10 @@ class Hub:
                 if known is not None:
                     known.membership.name = request.text("name")
                 return {}, []
+            case "attach":
+                return self._attach(request, connection, fds)
+            case "detach":
+                return self._detach(request, connection, fds)
             case other:
                 raise InvalidInput(f"request '{other}' is not known")
 
@@ -445,6 +493,67 @@ class Hub:
         shared = [os.dup(self.networks[one.network_id].namespace.fd) for one in membership.attachments]
         answer: dict[str, object] = {"membership": membership.to_json(), "kinds": kinds, "warnings": warnings}
         return answer, [*(namespaces.fds[kind] for kind in kinds), *shared]
+
+    def _member_of(self, connection: socket.socket) -> Guest:
+        """The container whose monitor has sent a request. Raises InvalidState."""
+        for member in self._members.values():
+            if member.connection is connection:
+                return member
+        raise InvalidState("the container is on no network with a name")
+
+    def _attach(
+        self, request: Fields, connection: socket.socket, fds: list[int]
+    ) -> tuple[dict[str, object], list[int]]:
+        """Put a container that runs on one more network; fds: its network namespace, which is closed."""
+        try:
+            member = self._member_of(connection)
+            attachment = Attachment.from_json(request.require_member("attachment"))
+            if any(network.id == attachment.network_id for network in member.networks()):
+                raise InvalidState(
+                    f"endpoint with name {member.membership.name} already exists in network {attachment.name}"
+                )
+            if attachment.network_id not in self.networks:
+                namespace = links.make_network(attachment)
+                self.networks[attachment.network_id] = ServedNetwork(attachment, namespace, self)
+            try:
+                member.attach(attachment, fds[0])
+            finally:
+                self._end_empty_networks()
+        finally:
+            for fd in fds:
+                os.close(fd)
+        network = self.networks[attachment.network_id]
+        warnings: list[str] = []
+        if member.way_out is network:
+            try:
+                warnings = self._lead_out(member)
+            except HostLimit as e:
+                warnings = [e.message]
+        answer: dict[str, object] = {"membership": member.membership.to_json(), "warnings": warnings}
+        return answer, [os.dup(network.namespace.fd)]
+
+    def _detach(
+        self, request: Fields, connection: socket.socket, fds: list[int]
+    ) -> tuple[dict[str, object], list[int]]:
+        """Let a container that runs leave a network; fds: its network namespace, which is closed."""
+        warnings: list[str] = []
+        try:
+            member = self._member_of(connection)
+            network = self.networks.get(request.text("network_id"))
+            if network is None or network not in member.networks():
+                raise InvalidState(f"container {member.membership.name} is not connected to the network")
+            way_out = member.way_out
+            member.detach(network, fds[0])
+            if member.way_out is not way_out and member.way_out is not None:
+                try:
+                    warnings = self._lead_out(member)
+                except HostLimit as e:
+                    warnings = [e.message]
+        finally:
+            for fd in fds:
+                os.close(fd)
+            self._end_empty_networks()
+        return {"membership": member.membership.to_json(), "warnings": warnings}, []
 
     def _lead_out(self, member: Guest) -> list[str]:
         """Connect the network by which a container reaches the outside, and publish its ports; lines for its user.
@@ -515,6 +624,9 @@ class Hub:
             member.leave()
         except (RootlessError, OSError) as e:
             _complain(f"container {member.membership.name}: {e}")
+        self._end_empty_networks()
+
+    def _end_empty_networks(self) -> None:
         for network in [network for network in self.networks.values() if not network.members]:
             del self.networks[network.id]
             network.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -20,8 +21,17 @@ from rootless.records.state import NetworkFacts
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from typing import Protocol
 
     from rootless.records.id_map import IdMap
+    from rootless.records.membership import Attachment
+
+    class NetworkChange(Protocol):
+        """What `change` is asked for: a new attachment, or the id of the network that the container leaves."""
+
+        attach: Attachment | None
+        detach: str
+
 
 _MESSAGE = 1 << 18  # bytes
 _PATIENCE = 30.0  # seconds for an answer: the process may have a queue of starts, and start a helper for each network
@@ -50,15 +60,21 @@ class NetworkPlace:
 
     def facts(self) -> NetworkFacts:
         """What state.json and `inspect` say."""
-        first = self.membership.attachments[0]
-        facts = NetworkFacts(first.ip, first.prefix, first.gateway, first.mac, list(self.membership.ports))
-        facts.attachments = list(self.membership.attachments)
-        return facts
+        return network_facts(self.membership)
 
     def leave(self) -> None:
         """Leave all networks that the container is on."""
         leave(member_file(self.directory, self.membership.container_id), self.held)
         self.held = []
+
+
+def network_facts(membership: Membership) -> NetworkFacts:
+    """What state.json and `inspect` say of a container on these networks; its addresses are those on the first."""
+    facts = NetworkFacts(ports=list(membership.ports))
+    for first in membership.attachments[:1]:
+        facts = NetworkFacts(first.ip, first.prefix, first.gateway, first.mac, facts.ports)
+    facts.attachments = list(membership.attachments)
+    return facts
 
 
 def join(runtime_dir: str, membership: Membership, id_map: IdMap, kinds: Sequence[str]) -> NetworkPlace:
@@ -94,11 +110,56 @@ def _write_file(member: NetworkPlace, network_fd: int, shared: Sequence[int]) ->
     file = MemberFile(member.membership, (pid, start_time(pid)), network_fd)
     ids = [attachment.network_id for attachment in member.membership.attachments]
     file.shared_fds = dict(zip(ids, shared, strict=True))
-    path = member_file(member.directory, member.membership.container_id)
+    _write(member.directory, file)
+
+
+def _write(directory: str, file: MemberFile) -> None:
+    path = member_file(directory, file.membership.container_id)
     try:
         atomic_write(path, json.dumps(file.to_json()).encode(), durable=False)
     except OSError as e:
         raise HostLimit(f"cannot write '{path}': {e.strerror}") from e
+
+
+def change(
+    runtime_dir: str, container_id: str, held: list[int], request: NetworkChange
+) -> tuple[Membership, list[str]]:
+    """Put a container that runs on one more network, or let it leave one; its networks then, and lines for the user.
+
+    held: the descriptors by which it is on its networks, among which that of the network comes or goes. Raises
+    RootlessError.
+    """
+    directory = shared_directory(runtime_dir)
+    file = _read_file(member_file(directory, container_id))
+    if request.attach is not None:
+        message: dict[str, object] = {"op": "attach", "attachment": request.attach.to_json()}
+    else:
+        message = {"op": "detach", "network_id": request.detach}
+    try:
+        with socket.socket(fileno=os.dup(held[0])) as connection:
+            answer, given = _exchange(connection, json.dumps(message).encode(), (held[1],))
+    except OSError as e:
+        raise HostLimit(f"the process that serves networks does not answer: {e.strerror or e}") from e
+    fields = Fields(answer, "answer")
+    file.membership = Membership.from_json(fields.require_member("membership"))
+    if request.attach is not None:
+        file.shared_fds[request.attach.network_id] = given[0]
+        held.append(given[0])
+    else:
+        gone = file.shared_fds.pop(request.detach)
+        held.remove(gone)
+        os.close(gone)
+    _write(directory, file)
+    return file.membership, fields.texts("warnings")
+
+
+def _read_file(path: str) -> MemberFile:
+    """A member's file. Raises InvalidState when it cannot be read."""
+    try:
+        with open(path, "rb") as content:
+            return MemberFile.from_json(parse_json(content.read(_MESSAGE)), path)
+    except (OSError, ValueError) as e:
+        raise InvalidState(f"cannot find what the container has on its networks: {e}") from e
 
 
 def resume(runtime_dir: str, container_id: str) -> int:
@@ -107,12 +168,7 @@ def resume(runtime_dir: str, container_id: str) -> int:
     The member's file says what the container has, by numbers of this process's descriptors.
     """
     directory = shared_directory(runtime_dir)
-    path = member_file(directory, container_id)
-    try:
-        with open(path, "rb") as content:
-            file = MemberFile.from_json(parse_json(content.read(_MESSAGE)), path)
-    except (OSError, ValueError) as e:
-        raise InvalidState(f"cannot find what the container had on its networks: {e}") from e
+    file = _read_file(member_file(directory, container_id))
     request = {
         "op": "resume", "membership": file.membership.to_json(), "networks": list(file.shared_fds),
     }  # fmt: skip
@@ -147,25 +203,35 @@ def _ask(directory: str, request: Mapping[str, object], fds: Sequence[int]) -> t
         except OSError as e:
             raise HostLimit(f"cannot reach the process that serves networks: {e.strerror}") from e
         try:
-            connection.settimeout(_PATIENCE)
-            socket.send_fds(connection, [content], list(fds))
-            said, given, _, _ = socket.recv_fds(connection, _MESSAGE, _MOST_FDS)
+            answer, given = _exchange(connection, content, fds)
         except OSError as e:  # it has ended since, and another one is started
             connection.close()
             failure = e
             continue
-        if not said:
+        except RootlessError:
             connection.close()
-            continue
-        connection.setblocking(True)
-        for fd in given:
-            os.set_inheritable(fd, False)
-        answer = parse_json(said)
-        if isinstance(answer, dict) and "error" in answer:
-            connection.close()
-            raise _as_ours(error_from_json(answer["error"]))
+            raise
         return connection, answer, given
     raise HostLimit(f"the process that serves networks ends again and again{f': {failure}' if failure else ''}")
+
+
+def _exchange(connection: socket.socket, content: bytes, fds: Sequence[int]) -> tuple[object, list[int]]:
+    """Send a request, and return the answer and the descriptors that came with it.
+
+    Raises OSError when the connection has ended, and the error that the answer is.
+    """
+    connection.settimeout(_PATIENCE)
+    socket.send_fds(connection, [content], list(fds))
+    said, given, _, _ = socket.recv_fds(connection, _MESSAGE, _MOST_FDS)
+    if not said:
+        raise ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET))
+    connection.setblocking(True)
+    for fd in given:
+        os.set_inheritable(fd, False)
+    answer = parse_json(said)
+    if isinstance(answer, dict) and "error" in answer:
+        raise _as_ours(error_from_json(answer["error"]))
+    return answer, given
 
 
 def _as_ours(error: RootlessError | OSError) -> RootlessError:

@@ -295,10 +295,15 @@ class Link:
             neighbours.source = address
             container.add_route(neighbours)
             if self.leads_out:
-                container.add_route(Route(bytes(4), 0, index=far, gateway=gateway))
+                self.lead_out(container)
         except BaseException:
             self.remove(shared)
             raise
+
+    def lead_out(self, container: Routing) -> None:
+        """Give the container its default route by this network. Raises OSError."""
+        index = container.index(self.far)
+        container.add_route(Route(bytes(4), 0, index=index, gateway=pack(self.attachment.gateway)))
 
     def remove(self, shared: Routing) -> None:
         """Remove both interfaces; harmless when they are gone with the container's namespace."""

@@ -67,7 +67,8 @@ def test_a_network_is_made_shown_and_removed(busybox: Runner, net: str) -> None:
         (("rm", "bridge"), 1, "bridge is a pre-defined network and cannot be removed"),
         (("rm", "nosuch"), 1, "network nosuch not found"),
         (("inspect", "nosuch"), 1, "network nosuch not found"),
-        (("connect", "a", "b"), 125, "no such command 'connect'"),
+        (("connect", "nosuch", "b"), 1, "network nosuch not found"),
+        (("reload",), 125, "no such command 'reload'"),
     ],
 )
 def test_what_cannot_be_is_refused(busybox: Runner, words: tuple[str, ...], code: int, says: str) -> None:
@@ -379,3 +380,79 @@ def test_many_containers_join_at_once(busybox: Runner, networks: Containers) -> 
     found = {address(busybox, name, net) for name in names}
     assert len(found) == len(names)
     assert ask(busybox, names[0], names[-1]) == [address(busybox, names[-1], net)]
+
+
+def test_a_container_that_runs_joins_and_leaves_networks(
+    busybox: Runner, shared_root: Path, networks: Containers
+) -> None:
+    one, two, inner = networks(), networks(), networks("--internal")
+    tag = f"{time.monotonic_ns()}"
+    port = ports.free_port()
+    web, peer = f"y{tag}", f"z{tag}"
+    web_id = serve(busybox, web, "--network", one, "-p", f"{port}:80")
+    serve(busybox, peer, "--network", inner)
+    busybox("network", "connect", "--alias", "late", inner, web)
+    assert ask(busybox, peer, "late") == [address(busybox, web, inner)]
+    assert get(busybox, peer, address(busybox, web, inner)) == web_id[:12]
+    # the way out, and with it the ports, goes over to the next network that has one
+    busybox("network", "connect", two, web)
+    busybox("network", "disconnect", one, web)
+    assert fetch(port) == web_id[:12]
+    assert get(busybox, web, HOST, port=port) == web_id[:12]
+    own = [address(busybox, web, net) for net in (inner, two)]
+    lines = busybox("exec", web, "cat", "/etc/hosts").stdout.rstrip().splitlines()
+    assert lines[-2:] == [f"{one}\t{web_id[:12]}" for one in own]
+    assert busybox("exec", web, "ping", "-c1", peer).returncode == 0
+    again = busybox("network", "connect", two, web, check=False)
+    assert (again.returncode, f"already exists in network {two}" in again.stderr) == (1, True)
+    gone = busybox("network", "disconnect", one, web, check=False)
+    assert (gone.returncode, f"is not connected to the network {one}" in gone.stderr) == (1, True)
+    # what serves the networks is replaced and finds them again, and so does a restart
+    (hub,) = process("network.shared.hub", str(shared_root))
+    os.kill(hub, signal.SIGKILL)
+    until(lambda: ask(busybox, peer, "late"))
+    assert fetch(port) == web_id[:12]
+    busybox("restart", "-t", "0", web)
+    assert fetch(port) == web_id[:12]
+    assert ask(busybox, peer, "late") == [address(busybox, web, inner)]
+    for net in (inner, two):
+        busybox("network", "disconnect", net, web)
+    assert "eth" not in busybox("exec", web, "ip", "link").stdout
+    with pytest.raises(urllib.error.URLError):
+        urllib.request.urlopen(f"http://127.0.0.1:{port}/hostname", timeout=5)
+    busybox("network", "connect", one, web)
+    assert fetch(port) == web_id[:12]
+    shown = busybox("events", "--since", "5m", "--until", "0s", "-f", f"network={one}", "--format", "{{.Action}}")
+    assert shown.stdout.split() == ["create", "connect", "disconnect", "connect"]
+
+
+def test_who_can_neither_join_nor_leave(busybox: Runner, networks: Containers) -> None:
+    net, other = networks(), networks()
+    tag = f"{time.monotonic_ns()}"
+    serve(busybox, f"n{tag}", "--network", net)
+    busybox("create", "--name", f"o{tag}", "--network", "none", "busybox", "true")
+    for words, says in (
+        ((net, f"o{tag}"), "was made without a network with a name"),
+        (("bridge", f"n{tag}"), "cannot be connected to"),
+        (("nosuch", f"n{tag}"), "network nosuch not found"),
+        ((other, "nosuch"), "nosuch"),
+        (("--ip", "10.1.2.3", other, f"n{tag}"), "no configured subnet contains IP address 10.1.2.3"),
+        (("--ip", address(busybox, f"n{tag}", net), net, f"n{tag}"), "already exists in network"),
+    ):
+        failed = busybox("network", "connect", *words, check=False)
+        assert failed.returncode != 0
+        assert says in failed.stderr
+    busybox("rm", "-f", f"o{tag}")
+
+
+def test_interfaces_do_not_leak(busybox: Runner, networks: Containers) -> None:
+    one, two = networks(), networks("--internal")
+    tag = f"{time.monotonic_ns()}"
+    serve(busybox, f"d{tag}", "--network", one)
+    serve(busybox, f"e{tag}", "--network", two)
+    for _ in range(8):
+        busybox("network", "connect", two, f"d{tag}")
+        busybox("network", "disconnect", two, f"d{tag}")
+    assert busybox("exec", f"d{tag}", "ls", "/sys/class/net").stdout.split() == ["eth0", "lo"]
+    busybox("network", "connect", two, f"d{tag}")
+    assert address(busybox, f"d{tag}", two).endswith(".3")

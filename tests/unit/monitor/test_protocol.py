@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from rootless.errors import CommandNotExecutable, CommandNotFound, InvalidInput, RuntimeFailure
 from rootless.monitor import protocol
 from rootless.records.fields import Fields
+from rootless.records.membership import Attachment
 
 frames = st.lists(st.tuples(st.integers(0, protocol.LAST_TYPE), st.binary(max_size=300)), max_size=8)
 
@@ -82,3 +83,11 @@ def test_frames_have_the_type_of_their_message() -> None:
 def test_a_member_of_a_wrong_type_is_refused(payload: bytes) -> None:
     with pytest.raises(InvalidInput, match="exit_code"):
         protocol.ExitNotice.from_json(protocol.read_payload(payload))
+
+
+def test_a_request_about_networks_is_read_back() -> None:
+    attachment = Attachment("net", "ab" * 32, "10.90.0.0/24", "10.90.0.1")
+    for request in (protocol.NetworkRequest(attachment), protocol.NetworkRequest(None, "ab" * 32)):
+        [(kind, payload)] = protocol.Decoder().feed(protocol.encode_message(request))
+        assert kind == protocol.NETWORK
+        assert protocol.NetworkRequest.from_json(protocol.read_payload(payload)).to_json() == request.to_json()
