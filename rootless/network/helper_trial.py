@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import os
 import select
-import signal
 import socket
 import time
 
 from rootless.errors import HostLimit
 from rootless.kernel.namespaces import CLONE_NEWNET, OpenNetwork, switch_on_loopback, unshare
-from rootless.kernel.process import set_pdeathsig
+from rootless.kernel.process import end_with_parent
 from rootless.network import addresses
 from rootless.records.port import Port
 
@@ -127,8 +126,9 @@ def _connect_host() -> int:
 def _serve_lines() -> None:
     """Begin to answer connections to _HOST: a line, and then the end, as long as this process lives."""
     listener = socket.create_server((_HOST, _SERVER_PORT))
+    parent = os.getpid()
     if os.fork() == 0:
-        _serve(listener, delay=_DELAY)
+        _serve(listener, parent, delay=_DELAY)
     listener.close()
 
 
@@ -141,8 +141,9 @@ def _be_the_container(caller: socket.socket) -> NoReturn:
         unshare(CLONE_NEWNET)
         switch_on_loopback()
         listener = socket.create_server(("", _BANNER_PORT))
+        parent = os.getpid()
         if os.fork() == 0:
-            _serve(listener)
+            _serve(listener, parent)
         caller.send(_GO)
         if caller.recv(_LONGEST):
             caller.send(_GO + _hear_ends().encode())
@@ -153,11 +154,12 @@ def _be_the_container(caller: socket.socket) -> NoReturn:
         os._exit(0)
 
 
-def _serve(listener: socket.socket, *, delay: float | None = None) -> NoReturn:
-    """Answer every connection: after `delay` seconds with _LINE, without a delay with the client's address."""
+def _serve(listener: socket.socket, parent: int, *, delay: float | None = None) -> NoReturn:
+    """Answer every connection as long as `parent` lives: after `delay` seconds with _LINE, without a delay with the
+    client's address."""
     try:
         # It has its parent's pipes and sockets, whose readers wait for their end
-        set_pdeathsig(signal.SIGKILL)
+        end_with_parent(parent)
         while True:
             connection, (address, _) = listener.accept()
             if delay is not None:

@@ -35,7 +35,7 @@ def copy(session: WorkerSession, job: CopyJob, fds: list[int]) -> CopyAnswer:
     sources = [MountedTree(source) for source in job.trees]
 
     def inside() -> bytes:
-        own_mounts()
+        own_mounts(session.pid)
         target = job.into or f"{job.directory}/rootfs"
         if mounter is not None:
             mounter(target)
@@ -63,7 +63,7 @@ def digest(session: WorkerSession, job: DigestJob, fds: list[int]) -> str:
     def inside() -> bytes:
         from rootless.builder.context.digests import Content, Known
 
-        own_mounts()
+        own_mounts(session.pid)
         roots = [*fds, *(source.open() for source in sources)]
         content = Content(Known(None), owned=True)
         for item in job.items:

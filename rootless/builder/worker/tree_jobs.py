@@ -30,7 +30,7 @@ def unpack(session: WorkerSession, job: UnpackContextJob, archive: int) -> None:
         from rootless.builder.worker.placing import Rules
         from rootless.builder.worker.unpacking import unpack as apply
 
-        own_mounts()
+        own_mounts(session.pid)
         root = os.open(job.into, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         apply(root, [(archive, "")], Rules(owner=(0, 0), chmod=_reachable, timestamp=0))
         return b""
@@ -50,7 +50,7 @@ def squash(session: WorkerSession, job: SquashJob) -> None:
     def inside() -> bytes:
         from rootless.builder.worker.squashing import merge
 
-        own_mounts()
+        own_mounts(session.pid)
         merge(job.layers, job.upper)
         return b""
 
@@ -70,7 +70,7 @@ def export(session: WorkerSession, job: ExportJob) -> None:
         from rootless.builder.context.ignore import Exclusions
         from rootless.builder.worker.placing import Placer, Rules
 
-        own_mounts()
+        own_mounts(session.pid)
         source = tree.open()
         target = os.open(job.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         placer = Placer(target, Rules(owner=(0, 0), chmod=lambda mode, _: mode & 0o1777, timestamp=0))
@@ -91,7 +91,7 @@ def export_tar(session: WorkerSession, job: ExportJob, output: int) -> None:
     def inside() -> bytes:
         from rootless.builder.context.context_files import skip_nothing, walk
 
-        own_mounts()
+        own_mounts(session.pid)
         source = tree.open()
         with open(output, "wb", closefd=False) as out:
             # Not in tarfile's mode for streams, which can write no tar without its end

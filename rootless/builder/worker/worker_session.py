@@ -29,12 +29,13 @@ if TYPE_CHECKING:
 
 
 class WorkerSession:
-    """The namespaces that the steps of one worker share, and its connection to the build."""
+    """The namespaces that the steps of one worker share, and its connection to the build. pid: of the worker."""
 
-    __slots__ = ("_namespaces", "connection")
+    __slots__ = ("_namespaces", "connection", "pid")
 
     def __init__(self, connection: socket.socket) -> None:
         self.connection = connection
+        self.pid = os.getpid()
         self._namespaces: Namespaces | None = None
 
     def namespaces(self, id_map: IdMap) -> Namespaces:
@@ -247,19 +248,18 @@ class MountedTree:
         drivers.unmount_root(self._plan)
 
 
-def own_mounts() -> None:
-    """Make this child of a worker die with the worker, and give it a mount namespace, which ends with the child.
+def own_mounts(worker: int) -> None:
+    """Make this child of the worker with pid `worker` die with it, and give it a mount namespace, which ends with the
+    child.
 
     MS_SLAVE: mounts of the child must not show outside. The umask is 0, because files get the modes that they are to
     have.
     """
-    import signal
-
     from rootless.kernel import mounts
     from rootless.kernel.namespaces import CLONE_NEWNS, unshare
-    from rootless.kernel.process import set_pdeathsig
+    from rootless.kernel.process import end_with_parent
 
-    set_pdeathsig(signal.SIGKILL)
+    end_with_parent(worker)
     unshare(CLONE_NEWNS)
     mounts.mount(None, "/", None, mounts.MS_REC | mounts.MS_SLAVE)
     os.umask(0)

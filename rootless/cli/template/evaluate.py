@@ -220,7 +220,9 @@ class _Run:
             return function(*values)
         except functions.FunctionError as e:
             raise self.fail(node, f"error calling {name}: {e}") from None
-        except TypeError:
+        except TypeError as e:
+            if _takes(function, len(values)):
+                raise self.fail(node, f"error calling {name}: {e}") from None
             raise self.fail(node, f"wrong number of args for {name}: got {len(values)}") from None
 
     def operand(self, node: Operand, dot: object, scope: Scope, arguments: list[object] | None = None) -> object:
@@ -260,3 +262,16 @@ class _Run:
         if arguments:
             raise self.fail(node, f"{name} is not a method but has arguments")
         return with_type(name, value[name]) if name in value else None
+
+
+def _takes(function: Callable[..., object], count: int) -> bool:
+    """Whether `function` takes so many values: Python raises one exception for their number and for their types."""
+    import inspect
+
+    try:
+        inspect.signature(function).bind(*range(count))
+    except TypeError:
+        return False
+    except ValueError:
+        pass  # the function is one of the interpreter's own, which does not say what it takes
+    return True

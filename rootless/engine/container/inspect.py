@@ -8,6 +8,7 @@ from __future__ import annotations
 from rootless.engine.container.container_cgroup import effective_limits
 from rootless.engine.container.reconcile import state_of
 from rootless.engine.plan.signal_names import signal_name
+from rootless.errors import RootlessError
 from rootless.records.container_options import ContainerOptions
 from rootless.records.resource_limits import Resources
 from rootless.units import timestamp
@@ -72,7 +73,7 @@ def inspect_container(engine: Engine, container: str, *, size: bool = False) -> 
         "HostConfig": _host_config(record, options, config, launch),
         "GraphDriver": {"Name": record.driver, "Data": _graph(launch.rootfs)},
         "Mounts": [_mount(m) for m in record.mounts],
-        "Config": _config(record, options, process),
+        "Config": _config(record, options, process) | _command(engine, record),
         "NetworkSettings": _network(record, state),
         "OCIConfigPath": f"{directory}/config.json",
         "OCIRuntime": record.runtime or "rootless",
@@ -270,11 +271,11 @@ def _config(record: ContainerRecord, options: ContainerOptions, process: OciProc
         "OpenStdin": options.interactive,
         "StdinOnce": options.interactive,
         "Env": process.env,
-        "Cmd": list(options.command) or None,
+        "Cmd": None,
         "Image": record.image,
         "Volumes": {m.target: {} for m in record.mounts if m.anonymous} or None,
         "WorkingDir": process.cwd,
-        "Entrypoint": [options.entrypoint] if options.entrypoint else None,
+        "Entrypoint": None,
         "Labels": record.labels,
         "StopSignal": signal_name(record.stop.signal),
         "StopTimeout": record.stop.timeout,
@@ -290,6 +291,26 @@ def _config(record: ContainerRecord, options: ContainerOptions, process: OciProc
             "Retries": health.retries,
         }
     return shown
+
+
+def _command(engine: Engine, record: ContainerRecord) -> dict[str, object]:
+    """Config.Entrypoint and Config.Cmd as they are in force: of the image, where the command line has no others.
+
+    The record has both in one list; where the image cannot be read any more, what is not of the command line is Cmd.
+    """
+    options = record.options
+    entrypoint, command = [options.entrypoint] if options.entrypoint else [], list(options.command)
+    if options.entrypoint is None:
+        try:
+            image = engine.store.index.load(record.manifest_digest).config
+            entrypoint, command = list(image.entrypoint or ()), command or list(image.cmd or ())
+        except RootlessError:
+            words = list(record.command)
+            if command and words[-len(command) :] == command:
+                entrypoint = words[: -len(command)]
+            else:
+                command = words
+    return {"Entrypoint": entrypoint or None, "Cmd": command or None}
 
 
 def _asked_ports(record: ContainerRecord, options: ContainerOptions) -> list[Port]:

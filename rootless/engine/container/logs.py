@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from io import FileIO
 from itertools import pairwise
+from typing import BinaryIO
 
 from rootless.errors import InvalidInput
 from rootless.records.fields import Fields, parse_json
@@ -74,16 +75,46 @@ def read(
 
 def _existing(path: str, window: Window) -> tuple[Iterator[bytes] | deque[bytes], tuple[int, int]]:
     """The lines that are in the files now, and (inode, offset) of the end of the newest file."""
-    if window.tail is not None:
-        return _last_lines(path, window)
-    names = _files(path)
+    files = _open_files(path)
     position = (0, 0)
-    try:
-        status = os.stat(path)
+    if files:
+        status = os.fstat(files[-1].fileno())
         position = (status.st_ino, status.st_size)
-    except FileNotFoundError:
-        pass
-    return _lines(names, path, position), position
+    if window.tail is None:
+        return _lines(files, position[1]), position
+    try:
+        return _last_lines(files, window.tail, position[1]), position
+    finally:
+        for file in files:
+            file.close()
+
+
+def _open_files(path: str) -> list[BinaryIO]:
+    """The files of the log, open, oldest first, each once.
+
+    The monitor may rotate them at any time, and a name then means another file: read one after the other by their
+    names, a file would be read twice, or not at all. A rotation gives files greater numbers only, so that those of
+    smaller numbers are opened first; while it lasts, one number is missing.
+    """
+    opened: list[BinaryIO] = []
+    inodes: set[int] = set()
+    number = missing = 0
+    while missing < 2:
+        try:
+            file = open(f"{path}.{number}" if number else path, "rb")
+        except FileNotFoundError:
+            missing += 1
+        else:
+            missing = 0
+            inode = os.fstat(file.fileno()).st_ino
+            if inode in inodes:
+                file.close()
+            else:
+                inodes.add(inode)
+                opened.append(file)
+        number += 1
+    opened.reverse()
+    return opened
 
 
 def _files(path: str) -> list[str]:
@@ -97,54 +128,45 @@ def _files(path: str) -> list[str]:
     return names
 
 
-def _lines(names: list[str], current: str, position: tuple[int, int]) -> Iterator[bytes]:
-    """The lines of the files. Of the newest file they end at `position`: `_follow` goes on from there."""
-    for name in names:
-        try:
-            with open(name, "rb") as file:
-                left = position[1] if name == current and os.fstat(file.fileno()).st_ino == position[0] else None
-                while line := file.readline(_LONGEST):
-                    if left is not None:
-                        left -= len(line)
-                        if left < 0:
-                            break
-                    yield line
-        except FileNotFoundError:
-            continue
+def _lines(files: list[BinaryIO], size: int) -> Iterator[bytes]:
+    """The lines of the files, and of the newest its first `size` bytes: `_follow` goes on from there."""
+    try:
+        for file in files:
+            left = size if file is files[-1] else None
+            while line := file.readline(_LONGEST):
+                if left is not None:
+                    left -= len(line)
+                    if left < 0:
+                        break
+                yield line
+    finally:
+        for file in files:
+            file.close()
 
 
-def _last_lines(path: str, window: Window) -> tuple[deque[bytes], tuple[int, int]]:
-    """The last `window.tail` lines, read backwards block by block, in the rotated files as far as needed.
+def _last_lines(files: list[BinaryIO], wanted: int, size: int) -> deque[bytes]:
+    """The last `wanted` lines, read backwards block by block, in the older files as far as needed.
 
-    As with docker the times of the window are applied to these lines, and fewer may be shown.
+    size: of the newest file. As with docker the times of the window are applied to these lines, and fewer may be shown.
     """
-    wanted = window.tail or 0
     kept: deque[bytes] = deque()
-    position = (0, 0)
-    for name in reversed(_files(path)):
-        try:
-            with open(name, "rb") as file:
-                status = os.fstat(file.fileno())
-                end = status.st_size
-                if name == path:
-                    position = (status.st_ino, end)
+    for file in reversed(files):
+        end = size if file is files[-1] else os.fstat(file.fileno()).st_size
+        rest = b""
+        while end and len(kept) < wanted:
+            start = max(end - _BLOCK, 0)
+            file.seek(start)
+            pieces = (file.read(end - start) + rest).split(b"\n")
+            rest = pieces.pop(0) if start else b""
+            if len(rest) > _LONGEST:
                 rest = b""
-                while end and len(kept) < wanted:
-                    start = max(end - _BLOCK, 0)
-                    file.seek(start)
-                    pieces = (file.read(end - start) + rest).split(b"\n")
-                    rest = pieces.pop(0) if start else b""
-                    if len(rest) > _LONGEST:
-                        rest = b""
-                    end = start
-                    for line in reversed(pieces):
-                        if line and len(kept) < wanted:
-                            kept.appendleft(line)
-        except FileNotFoundError:
-            continue
+            end = start
+            for line in reversed(pieces):
+                if line and len(kept) < wanted:
+                    kept.appendleft(line)
         if len(kept) >= wanted:
             break
-    return kept, position
+    return kept
 
 
 def _follow(

@@ -16,10 +16,13 @@ from rootless.engine.container.reconcile import state_of
 from rootless.errors import HostLimit, InvalidState, RootlessError
 from rootless.kernel import procfs
 from rootless.kernel.container_members import Members
+from rootless.kernel.process import pidfd_open, pidfd_send_signal
 from rootless.records.state import LIVE, ContainerNamespaces
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from rootless.engine.context import Engine
     from rootless.records.state import ContainerState
 
@@ -48,11 +51,15 @@ def pause_container(engine: Engine, container: str) -> None:
             events.record_container(engine, record, "pause")
             return
     stopped: set[int] = set()
+
+    def members() -> list[int]:
+        return processes_of(engine, container_id, state)
+
     for _ in range(_ROUNDS):
-        fresh = [p for p in processes_of(engine, container_id, state) if p not in stopped]
+        fresh = [p for p in members() if p not in stopped]
         if not fresh:
             break
-        _signal_all(fresh, signal.SIGSTOP)
+        _signal_all(fresh, signal.SIGSTOP, members)
         stopped.update(fresh)
     if group is None:
         engine.warn(f"container {container_id[:12]} has no cgroup of its own: paused by SIGSTOP, not by the freezer")
@@ -67,7 +74,9 @@ def unpause_container(engine: Engine, container: str) -> None:
         group.thaw()
     # Processes may have been stopped by SIGSTOP where the freezer failed, and no file says whether they were. One that
     # had stopped itself before the pause goes on as well, as it cannot be told apart
-    _signal_all(processes_of(engine, container_id, state), signal.SIGCONT)
+    _signal_all(
+        processes_of(engine, container_id, state), signal.SIGCONT, lambda: processes_of(engine, container_id, state)
+    )
     try:
         os.unlink(f"{directory}/paused")
     except FileNotFoundError:
@@ -152,11 +161,26 @@ def _namespace(pid: int) -> int | None:
         return None
 
 
-def _signal_all(pids: list[int], number: int) -> None:
-    for pid in pids:
-        try:
-            os.kill(pid, number)
-        except ProcessLookupError:
-            continue
-        except OSError as e:
-            raise HostLimit(f"cannot signal process {pid} of the container: {e.strerror}") from e
+def _signal_all(pids: list[int], number: int, members: Callable[[], list[int]]) -> None:
+    """Send signal `number` to those of `pids` that are still among `members()`, and to no process that took a number.
+
+    Each process is opened first, and the members are listed after that: a number that has changed hands in between
+    leads to a descriptor of a process that has ended, or to one that is no member.
+    """
+    opened: dict[int, int] = {}
+    try:
+        for pid in pids:
+            try:
+                opened[pid] = pidfd_open(pid)
+            except ProcessLookupError:
+                continue
+        for pid in set(members()) & set(opened):
+            try:
+                pidfd_send_signal(opened[pid], number)
+            except ProcessLookupError:
+                continue
+            except OSError as e:
+                raise HostLimit(f"cannot signal process {pid} of the container: {e.strerror}") from e
+    finally:
+        for fd in opened.values():
+            os.close(fd)

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import pytest
 
-from rootless.builder.worker.worker_session import WorkerSession
+from rootless.builder.worker.worker_session import WorkerSession, own_mounts
 from rootless.errors import HostLimit, InvalidInput
 from rootless.records.id_map import IdMap
 
@@ -61,3 +61,14 @@ def test_what_is_done_for_a_build_that_is_gone_is_killed(ends: tuple[WorkerSessi
     assert time.monotonic() - began < 30
     with pytest.raises(ProcessLookupError):
         os.kill(int(note.read_text()), 0)
+
+
+def test_a_child_whose_worker_has_ended_before_it_could_ask_ends() -> None:
+    """PR_SET_PDEATHSIG sends nothing for a parent that is gone: the child would work on, for nobody."""
+    child = os.fork()
+    if child == 0:
+        try:
+            own_mounts(worker=(1 << 22) + 1)
+        finally:
+            os._exit(77)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rootless.cli.template import Row, Template, TemplateError
+from rootless.cli.template import Row, Template, TemplateError, functions
 
 VALUE = {
     "Name": "web",
@@ -209,3 +209,14 @@ def test_any_text_is_a_template_or_a_template_error(parts: list[str]) -> None:
 def test_join_undoes_split(words: list[str], separator: str) -> None:
     joined = Template("{{join .L .S}}").execute({"L": words, "S": separator})
     assert joined == separator.join(words)
+
+
+def test_a_fault_within_a_function_is_no_wrong_number_of_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(text: object) -> object:
+        return len(3)  # type: ignore[arg-type]
+
+    monkeypatch.setitem(functions.FUNCTIONS, "upper", broken)
+    with pytest.raises(TemplateError, match="error calling upper: object of type 'int' has no len"):
+        Template("{{upper .Name}}").execute(VALUE)
+    with pytest.raises(TemplateError, match="wrong number of args for upper: got 2"):
+        Template("{{upper .Name 1}}").execute(VALUE)

@@ -136,3 +136,25 @@ def test_an_endless_line_is_skipped_in_bounded_memory(tmp_path: Path, window: Wi
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert found[-1:] == ["after"] and peak < 16 << 20
+
+
+@pytest.mark.parametrize("follow", [False, True])
+def test_a_rotation_while_the_files_are_read_loses_and_repeats_nothing(tmp_path: Path, follow: bool) -> None:
+    """The names were opened one after the other: the new file was read in place of the old one, and then again."""
+    path = tmp_path / "log"
+    write(tmp_path / "log.1", "a", "b")
+    write(path, "c", "d")
+    records = read(str(path), Window(follow=follow))
+    seen = [next(records).text]
+    (tmp_path / "log.1").rename(tmp_path / "log.2")
+    path.rename(tmp_path / "log.1")
+    write(path, "e", "f")
+    assert seen + texts(records) == ["a", "b", "c", "d", *("ef" if follow else "")]
+
+
+@pytest.mark.parametrize("tail", [None, 10])
+def test_a_gap_in_the_numbers_is_a_rotation_that_goes_on(tmp_path: Path, tail: int | None) -> None:
+    path = tmp_path / "log"
+    write(tmp_path / "log.2", "a")
+    write(path, "b")
+    assert texts(read(str(path), Window(tail=tail))) == ["a", "b"]

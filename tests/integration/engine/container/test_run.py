@@ -361,3 +361,22 @@ def test_selinux_s_flags_are_silent_where_there_is_none(busybox: Runner, tmp_pat
     require(not os.path.exists("/sys/fs/selinux/enforce"), "this host has SELinux")
     flags = ("-v", f"{tmp_path}:/a:Z", "-v", f"{tmp_path}:/b:z,ro", "--security-opt", "label=disable")
     assert busybox("run", "--rm", NONE, *flags, "busybox", "true").stderr == ""
+
+
+def test_inspect_says_which_command_is_in_force(busybox: Runner, tmp_path: Path) -> None:
+    """Config.Cmd and Config.Entrypoint were those of the command line, and null where the image has them."""
+    (tmp_path / "Dockerfile").write_text('FROM busybox\nENTRYPOINT ["echo", "a"]\nCMD ["b", "c"]\n')
+    busybox("build", "-q", "-t", "words", str(tmp_path))
+    form = "{{json .Config.Entrypoint}} {{json .Config.Cmd}}"
+    for words, shown in (
+        (("words",), '["echo","a"] ["b","c"]'),
+        (("words", "d"), '["echo","a"] ["d"]'),
+        (("--entrypoint", "ls", "words", "d"), '["ls"] ["d"]'),
+        (("--entrypoint", "ls", "words"), '["ls"] null'),
+        (("--entrypoint", "", "words", "ls"), 'null ["ls"]'),
+        (("busybox", "ls", "/"), 'null ["ls","/"]'),
+    ):
+        busybox("create", "--name", "words", *words)
+        assert busybox("inspect", "-f", form, "words").stdout.strip() == shown, words
+        busybox("rm", "words")
+    busybox("rmi", "words")
