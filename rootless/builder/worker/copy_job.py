@@ -96,7 +96,8 @@ def _matches(root: int, item: TakenFiles, exclusions: Exclusions) -> list[Match]
 def _place(root: int, roots: list[int], job: CopyJob) -> CopyAnswer:
     from rootless.builder.context.digests import Content, Known
     from rootless.builder.dockerfile.modes import parse_chmod
-    from rootless.builder.worker.placing import Placer, Rules
+    from rootless.builder.worker.placed_attributes import Rules
+    from rootless.builder.worker.placing import Placer
 
     rules = Rules(
         owner=job.owner,

@@ -11,77 +11,30 @@ import errno
 import hashlib
 import os
 import stat
-from typing import NamedTuple
 
 from rootless.builder.context.context_files import DIRECTORY, FileNode, Match, walk
-from rootless.builder.context.digests import Seen, kept_attributes
+from rootless.builder.context.digests import Seen
+from rootless.builder.worker.placed_attributes import NO_ATTRIBUTE, PlacedAttributes, Spot
 from rootless.errors import InvalidInput
 from rootless.host.answer import write_all
-from rootless.kernel.files import chmod_special, open_in_root, open_special
-from rootless.storage.files.tree_copy import CAPABILITY, DEFAULT_ACL, copy_content, drop_acl
-from rootless.storage.owners import overrides
+from rootless.kernel.files import open_in_root, open_special
+from rootless.storage.files.tree_copy import DEFAULT_ACL, copy_content, drop_acl
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rootless.builder.context.context_files import Skip
     from rootless.builder.context.digests import Content
     from rootless.builder.context.ignore import Exclusions
-    from rootless.builder.dockerfile.modes import Change
+    from rootless.builder.worker.placed_attributes import Rules
 
 # A source may become a link or a FIFO after it was looked at: the first must not be followed, and the open of the
 # second would wait for a writer without O_NONBLOCK
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _PATH = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
-_NO_XATTR = (errno.ENOTSUP, errno.EPERM, errno.EINVAL, errno.EACCES, errno.ENODATA)
 _LINKS = 40  # as many links as the kernel follows in one path (path_resolution(7))
 _SMALL = 1 << 16  # bytes
 _PAGE = 4096  # bytes: no file system has smaller holes
-
-
-class Rules(NamedTuple):
-    """The attributes that files get.
-
-    owner: (uid, gid) of --chown; None means root where `is_owned` is False, as for a context's files, else the file's
-    own owner. keeps_set_id: files keep their set-id bits although their owner changes. chmod: --chmod, None without;
-    timestamp: seconds, for what has no time of its own; latest: no time becomes later than these seconds. single: the
-    id map has one id, so that other owners are noted in an extended
-    attribute of the file; table: the directory whose table notes the owners of links and FIFOs, which can have no such
-    attribute.
-    """
-
-    owner: tuple[int, int] | None
-    chmod: Change | None
-    timestamp: int
-    latest: int | None = None
-    is_owned: bool = False
-    single: bool = False
-    table: str | None = None
-    keeps_set_id: bool = False
-
-
-class _Spot(NamedTuple):
-    """A name in the tree: the fd of its directory, that directory's path, the name.
-
-    is_bare: the directory has no default access control list, which a new file in it would inherit.
-    """
-
-    directory: int
-    where: str
-    name: str
-    is_bare: bool = False
-
-    @property
-    def path(self) -> str:
-        return f"{self.where}/{self.name}"
-
-
-class _Given(NamedTuple):
-    """What a copy gets: owner, mode, and the extended attributes of its source that count."""
-
-    owner: tuple[int, int]
-    mode: int
-    attributes: dict[str, bytes]
 
 
 class _TreeCopy:
@@ -110,7 +63,7 @@ class Placer:
 
     def __init__(self, root: int, rules: Rules, content: Content | None = None) -> None:
         self._root = root
-        self._rules = rules
+        self._placed = PlacedAttributes(rules)
         self._content = content
         self._seen = Seen()
         self._before: dict[str, tuple[int, int]] = {}
@@ -178,11 +131,10 @@ class Placer:
             made = os.open(name, DIRECTORY, dir_fd=directory)
             try:
                 drop_acl(made)
-                mode = self._rules.chmod(0o755, True) if chmod and self._rules.chmod is not None else 0o755
-                self._own(made, self._rules.owner or (0, 0), mode, stat.S_IFDIR)
+                self._placed.give_made(made, 0o755, stat.S_IFDIR, chmod=chmod)
             finally:
                 os.close(made)
-        self._set.append((f"{parent}/{name}", self._rules.timestamp * 10**9))
+        self._set.append((f"{parent}/{name}", self._placed.made_time))
 
     def _open(self, path: str) -> _Opened:
         return _Opened(open_in_root(self._root, path or "/", os.O_RDONLY | os.O_DIRECTORY))
@@ -237,7 +189,7 @@ class Placer:
         top, final = self.place(destination, name)
         with self._open(top) as target:
             self._keep_time(top, target)
-            self._entry(node, _Spot(target, top, final))
+            self._entry(node, Spot(target, top, final))
 
     def place(self, destination: str, name: str) -> tuple[str, str]:
         """(directory, name) where a single file goes; the directory is made when it is missing.
@@ -298,7 +250,7 @@ class Placer:
                     self._subdirectory(node, directory, where)
                     tree.made.add(node.path)
                 else:
-                    self._entry(node, _Spot(directory, where, node.name, is_bare))
+                    self._entry(node, Spot(directory, where, node.name, is_bare))
                 self._note_content(node)
         finally:
             os.close(directory)
@@ -336,7 +288,7 @@ class Placer:
                 self._attributes(fd, made, node.status)
             finally:
                 os.close(made)
-            self._set.append((f"{where}/{node.name}", self._time(node.status)))
+            self._set.append((f"{where}/{node.name}", self._placed.time_of(node.status)))
         finally:
             os.close(fd)
 
@@ -352,7 +304,7 @@ class Placer:
                 self._attributes(source, made, status)
             finally:
                 os.close(made)
-        self._set.append((f"{where}/{name}", self._time(status)))
+        self._set.append((f"{where}/{name}", self._placed.time_of(status)))
 
     def _note_content(self, node: FileNode) -> None:
         if self._content is not None:
@@ -360,7 +312,7 @@ class Placer:
 
     # Single entries
 
-    def _entry(self, node: FileNode, spot: _Spot) -> None:
+    def _entry(self, node: FileNode, spot: Spot) -> None:
         self._seen = Seen()
         status = node.status
         kind = stat.S_IFMT(status.st_mode)
@@ -375,7 +327,7 @@ class Placer:
         elif kind == stat.S_IFLNK:
             link = os.readlink(node.name, dir_fd=node.parent)
             os.symlink(link, spot.name, dir_fd=spot.directory)
-            self._own_link(spot, status, link)
+            self._placed.give_special(spot, status, link)
         elif kind == stat.S_IFIFO:
             os.mkfifo(spot.name, 0o600, dir_fd=spot.directory)
             fifo = open_special(spot.directory, spot.name, stat.S_IFIFO)
@@ -383,11 +335,11 @@ class Placer:
                 drop_acl(f"/proc/self/fd/{fifo}")
             finally:
                 os.close(fifo)
-            self._own_link(spot, status, "")
+            self._placed.give_special(spot, status, "")
         else:
             self.skipped += 1
 
-    def _clear(self, spot: _Spot, source: str) -> None:
+    def _clear(self, spot: Spot, source: str) -> None:
         """Take away what the file named `source` is to replace. Raises InvalidInput where that is a directory."""
         try:
             there = os.stat(spot.name, dir_fd=spot.directory, follow_symlinks=False)
@@ -401,7 +353,7 @@ class Placer:
         if gone is not None:
             del self._links[gone]
 
-    def _linked(self, status: os.stat_result, spot: _Spot) -> bool:
+    def _linked(self, status: os.stat_result, spot: Spot) -> bool:
         """Make `spot` a hard link where the file was copied under another name before; whether that was so."""
         if status.st_nlink < 2:
             return False
@@ -415,14 +367,14 @@ class Placer:
             os.link(first[1], spot.name, src_dir_fd=directory, dst_dir_fd=spot.directory, follow_symlinks=False)
         return True
 
-    def _regular(self, node: FileNode, spot: _Spot) -> None:
+    def _regular(self, node: FileNode, spot: Spot) -> None:
         read = os.open(node.name, _READ, dir_fd=node.parent)
         try:
             status = os.fstat(read)
             # The user may change the context meanwhile: what counts is what was opened, not what the walk saw
             if not stat.S_ISREG(status.st_mode):
                 raise InvalidInput(f"'{node.name}' is no regular file any more")
-            given = self._given(read, status)
+            given = self._placed.of_source(read, status)
             try:
                 write = os.open(spot.name, _NEW, given.mode & 0o777, dir_fd=spot.directory)
             except FileExistsError:
@@ -432,8 +384,8 @@ class Placer:
                 digest = self._copy_content(read, write, status)
                 if not spot.is_bare:
                     drop_acl(write)
-                self._give(write, given, stat.S_IFREG)
-                time = self._time(status)
+                self._placed.give(write, given, stat.S_IFREG)
+                time = self._placed.time_of(status)
                 os.utime(write, ns=(time, time))
             finally:
                 os.close(write)
@@ -466,108 +418,23 @@ class Placer:
         """Write a file whose content the Dockerfile holds. directory: its path in the tree, which is there."""
         with self._open(directory) as target:
             self._keep_time(directory, target)
-            self._clear(_Spot(target, directory, name), name)
+            self._clear(Spot(target, directory, name), name)
             write = os.open(name, _NEW, 0o600, dir_fd=target)
             try:
                 view = memoryview(content)
                 while view:
                     view = view[os.write(write, view) :]
                 drop_acl(write)
-                if self._rules.chmod is not None:
-                    mode = self._rules.chmod(mode, False)
-                self._own(write, self._rules.owner or (0, 0), mode, stat.S_IFREG)
-                moment = self._bounded(self._rules.timestamp * 10**9)
+                self._placed.give_made(write, mode, stat.S_IFREG)
+                moment = self._placed.bounded(self._placed.made_time)
                 os.utime(write, ns=(moment, moment))
             finally:
                 os.close(write)
 
-    # Attributes
-
-    def _owner(self, status: os.stat_result, override: overrides.Override | None) -> tuple[int, int]:
-        if self._rules.owner is not None:
-            return self._rules.owner
-        if not self._rules.is_owned:
-            return 0, 0
-        return (override.uid, override.gid) if override is not None else (status.st_uid, status.st_gid)
-
     def _attributes(self, read: int, write: int, status: os.stat_result) -> None:
-        given = self._given(read, status)
-        self._give(write, given, stat.S_IFMT(status.st_mode))
+        given = self._placed.of_source(read, status)
+        self._placed.give(write, given, stat.S_IFMT(status.st_mode))
         self._seen = Seen(None, given.attributes)
-
-    def _given(self, read: int, status: os.stat_result) -> _Given:
-        """What the copy of the open file or directory `read` gets."""
-        attributes = kept_attributes(read) if self._rules.is_owned else {}
-        noted = attributes.get(overrides.ATTRIBUTE)
-        override = overrides.parse_override(noted) if noted is not None else None
-        mode = self._mode(status) if override is None else override.mode_now(status.st_mode)
-        if self._rules.chmod is not None:
-            mode = self._rules.chmod(mode, stat.S_ISDIR(status.st_mode))
-        return _Given(self._owner(status, override), mode, attributes)
-
-    def _give(self, write: int, given: _Given, kind: int) -> None:
-        self._own(write, given.owner, given.mode, kind)
-        for name, value in given.attributes.items():
-            if name == CAPABILITY:
-                try:
-                    os.setxattr(write, name, value)
-                except OSError as e:
-                    if e.errno not in _NO_XATTR:
-                        raise
-
-    def _mode(self, status: os.stat_result) -> int:
-        """The mode of a source, without the set-id bits where they would pass to another owner.
-
-        Every file of a directory that is set-gid for its group's sake has them, and the image would depend on where
-        the context lies. Buildah and docker's classic builder drop them too.
-        """
-        keeps = self._rules.is_owned or self._rules.keeps_set_id
-        return status.st_mode & (0o7777 if keeps else 0o1777)
-
-    # The owner comes before the mode everywhere, because chown(2) takes set-id bits away
-    def _own(self, fd: int, owner: tuple[int, int], mode: int, kind: int) -> None:
-        status = os.fstat(fd)
-        if owner != (status.st_uid, status.st_gid):
-            if self._rules.single:
-                overrides.write_override(fd, overrides.Override(*owner, mode, kind))
-                os.fchmod(fd, overrides.on_disk(mode, kind))
-                return
-            _chown(fd, owner)
-        elif mode == stat.S_IMODE(status.st_mode) and not self._rules.single:
-            return
-        if self._rules.single:
-            overrides.write_override(fd, None)
-        os.fchmod(fd, mode)
-
-    def _own_link(self, spot: _Spot, status: os.stat_result, link: str) -> None:
-        """Give a new link or fifo owner, mode and time. link: what it points to, "" for a fifo."""
-        owner = self._owner(status, None)
-        there = os.stat(spot.name, dir_fd=spot.directory, follow_symlinks=False)
-        kind = stat.S_IFMT(status.st_mode)
-        if owner != (there.st_uid, there.st_gid):
-            if self._rules.single:
-                self._note(spot.path, overrides.Override(*owner, self._mode(status), kind), link)
-            else:
-                os.chown(spot.name, *owner, dir_fd=spot.directory, follow_symlinks=False)
-        if kind != stat.S_IFLNK:
-            chmod_special(spot.directory, spot.name, kind | self._mode(status))
-        time = self._time(status)
-        os.utime(spot.name, ns=(time, time), dir_fd=spot.directory, follow_symlinks=False)
-
-    def _note(self, path: str, override: overrides.Override, link: str) -> None:
-        if self._rules.table is None:
-            return
-        fd = overrides.append_to(self._rules.table)
-        try:
-            os.write(fd, overrides.table_line(os.fsencode(path), override, os.fsencode(link)))
-        finally:
-            os.close(fd)
-
-    def _time(self, status: os.stat_result) -> int:
-        return self._bounded(status.st_mtime_ns)
-
-    def _bounded(self, time: int) -> int:
-        return time if self._rules.latest is None else min(time, self._rules.latest * 10**9)
 
     def finish(self) -> None:
         """Give directories their times, which every file that was made in them has changed.
@@ -615,18 +482,7 @@ def _has_default_acl(directory: int) -> bool:
     try:
         os.getxattr(directory, DEFAULT_ACL)
     except OSError as e:
-        if e.errno not in _NO_XATTR:
+        if e.errno not in NO_ATTRIBUTE:
             raise
         return False
     return True
-
-
-def _chown(fd: int, owner: tuple[int, int]) -> None:
-    try:
-        os.fchown(fd, *owner)
-    except OSError as e:
-        if e.errno != errno.EINVAL:
-            raise
-        raise InvalidInput(
-            f"owner {owner[0]}:{owner[1]} is not in your range of ids", hint="see `rootless doctor` for a wider range"
-        ) from e

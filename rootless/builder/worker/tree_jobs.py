@@ -27,7 +27,7 @@ def unpack(session: WorkerSession, job: UnpackContextJob, archive: int) -> None:
     """
 
     def inside() -> bytes:
-        from rootless.builder.worker.placing import Rules
+        from rootless.builder.worker.placed_attributes import Rules
         from rootless.builder.worker.unpacking import unpack as apply
 
         own_mounts(session.pid)
@@ -68,7 +68,8 @@ def export(session: WorkerSession, job: ExportJob) -> None:
     def inside() -> bytes:
         from rootless.builder.context.context_files import Match
         from rootless.builder.context.ignore import Exclusions
-        from rootless.builder.worker.placing import Placer, Rules
+        from rootless.builder.worker.placed_attributes import Rules
+        from rootless.builder.worker.placing import Placer
 
         own_mounts(session.pid)
         source = tree.open()

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import BinaryIO
 
-    from rootless.builder.worker.placing import Rules
+    from rootless.builder.worker.placed_attributes import Rules
     from rootless.storage.tar.tarstream import TarEntry
 
 _BLOCK = 512

@@ -8,7 +8,8 @@ from pathlib import Path
 from rootless.builder.context.context_files import Match
 from rootless.builder.context.digests import Content, Known
 from rootless.builder.context.ignore import Exclusions
-from rootless.builder.worker.placing import Placer, Rules
+from rootless.builder.worker.placed_attributes import Rules
+from rootless.builder.worker.placing import Placer
 
 
 def test_a_copy_makes_the_digest_of_what_it_copies(tmp_path: Path) -> None:
