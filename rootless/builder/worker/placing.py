@@ -399,14 +399,12 @@ class Placer:
         is_sparse = status.st_blocks * 512 < size
         if size <= (_PAGE if is_sparse else _SMALL):
             # A read and a write of so few bytes cost less than asking the file system to share or copy them
-            piece = content = os.read(read, _SMALL + 1)
-            while piece and len(content) <= _SMALL:
-                piece = os.read(read, _SMALL + 1 - len(content))
+            content = b""
+            while len(content) < size and (piece := os.read(read, size - len(content))):
                 content += piece
-            if len(content) <= _SMALL:
-                if content:
-                    write_all(write, content)
-                return None if self._content is None else hashlib.sha256(content).hexdigest()
+            if content:
+                write_all(write, content)
+            return None if self._content is None else hashlib.sha256(content).hexdigest()
         copy_content(read, write, size, sparse=is_sparse)
         if self._content is None:
             return None
