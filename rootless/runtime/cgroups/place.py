@@ -117,7 +117,7 @@ def join(group: Group | Group1, pid: int, init: int = 0) -> None:
         if problem.errno in (errno.EACCES, errno.EPERM) and isinstance(group, Group) and group.unit:
             from rootless.host import scope
 
-            scope.attach_process(group.unit, f"/{os.path.basename(group.path)}", pid)
+            scope.attach_process(group.unit, f"/{group.path.rpartition(f'/{group.unit}/')[2]}", pid)
             return
         if problem.errno != errno.EBUSY or not init or not isinstance(group, Group):
             break

@@ -227,13 +227,16 @@ def expect(channel: Channel, at: str | None, warn: Callable[[str], None]) -> tup
 def await_exec(channel: Channel, warn: Callable[[str], None], on_listener: Callable[[int], None] | None = None) -> None:
     """Return when the peer has become the command: it announced that, and its end of the channel closed at execve.
 
-    on_listener: gets a seccomp listener that the peer hands over; it must not keep the fd. The peer waits for it.
+    on_listener: gets a seccomp listener that the peer hands over; it must not keep the fd. The peer waits for it. The
+    filter of the command is loaded after the announcement, those of startContainer hooks before it.
     """
-    expect(channel, "exec", warn)
+    announced = False
     while True:
         report, fds = channel.receive_report()
         if report is None:
-            return
+            if announced:
+                return
+            raise RuntimeFailure("the container's first process was killed before its command")
         if report.warning:
             warn(report.warning)
         elif report.at == "listener" and on_listener is not None:
@@ -242,5 +245,7 @@ def await_exec(channel: Channel, warn: Callable[[str], None], on_listener: Calla
             finally:
                 os.close(fds[0])
             channel.send(Order("go on"))
+        elif report.at == "exec" and not announced:
+            announced = True
         else:
-            raise report.error or RuntimeFailure(f"the container's first process said '{report.at}' after 'exec'")
+            raise report.error or RuntimeFailure(f"the container's first process said '{report.at}' before its command")

@@ -121,6 +121,16 @@ def test_create_start_and_exec(bundle: Bundle, agent: Agent) -> None:
     assert second["state"]["status"] == "running"
 
 
+def test_startcontainer_hooks_have_a_listener_too(bundle: Bundle, agent: Agent) -> None:
+    """runc's test of it: the filter of the container holds for its hooks, and the agent answers for them as well."""
+    hook = {"path": "/bin/sh", "args": ["sh", "-c", "mkdir /hook; test ! -e /hook"]}
+    bundle.config["hooks"] = {"startContainer": [hook]}
+    done = bundle.sh("mkdir /x 2>&1; echo ran", check=False)
+    assert done.returncode == 0 and done.stdout.endswith("ran\n"), done.stdout + done.stderr
+    agent.wait_for(2)
+    assert agent.calls == 2 and not (bundle.root / "hook").exists()
+
+
 def test_without_its_agent_the_command_does_not_run(bundle: Bundle) -> None:
     bundle.config["linux"]["seccomp"] = {**PROFILE, "listenerPath": str(bundle.path / "nobody.sock")}
     done = bundle.sh("echo ran", check=False)

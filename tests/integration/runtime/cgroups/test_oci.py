@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ from typing import Any
 import pytest
 
 from rootless.host import cgroups
-from tests.conftest import make_private_directory, remove_private_directory, require
+from tests.conftest import make_private_directory, oci_command_path, remove_private_directory, require
 from tests.integration.runtime.bundle import Bundle
 from tests.integration.runtime.cgroups.conftest import delegated, eventually
 
@@ -103,3 +105,40 @@ def test_a_writable_mount_lets_the_container_manage_its_own(bundle: Bundle) -> N
     )
     assert bundle.sh(f"{script} && echo 9000000 >below/memory.max && cat below/memory.max").stdout == "8998912\n"
     assert not [p for p in Path(cgroups.ROOT).glob("**/rootless-oci-c*") if p.is_dir()]
+
+
+def test_exec_in_a_part_of_the_containers_cgroup(bundle: Bundle) -> None:
+    bundle.up("sleep 900")
+    (group_of(bundle) / "part").mkdir()
+    assert bundle.oci("exec", "--cgroup", "part", "c", "cat", "/proc/self/cgroup").stdout == "0::/part\n"
+    for path, reason in (("../x", "it leads out of the container's cgroup"), ("missing", "there is no cgroup")):
+        refused = bundle.oci("exec", "--cgroup", path, "c", "true", check=False)
+        assert refused.returncode == 1 and reason in refused.stderr
+
+
+def test_exec_waits_in_a_paused_container_where_that_is_asked_for(bundle: Bundle) -> None:
+    bundle.up("sleep 900")
+    bundle.oci("pause", "c")
+    words = [*oci_command_path(), "--root", str(bundle.records), "exec", "--ignore-paused", "c", "echo", "on"]
+    with subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True) as waiting:
+        with pytest.raises(subprocess.TimeoutExpired):
+            waiting.wait(3)
+        bundle.oci("resume", "c")
+        assert waiting.communicate(timeout=60)[0] == "on\n" and waiting.returncode == 0
+
+
+def test_a_frozen_cgroup_is_refused(bundle: Bundle) -> None:
+    """The first process would stand still in it, and the runtime would wait for ever."""
+    uid = os.geteuid()
+    path = f"/user.slice/user-{uid}.slice/user@{uid}.service/rootless-test-frozen"
+    group = Path(f"{cgroups.ROOT}{path}")
+    require(os.access(group.parent, os.W_OK), "this host has no cgroup of a user manager to write to")
+    group.mkdir()
+    try:
+        (group / "cgroup.freeze").write_text("1")
+        bundle.config["linux"]["cgroupsPath"] = path
+        refused = bundle.run("true", check=False, timeout=60)
+        assert refused.returncode == 1 and "is frozen" in refused.stderr and not list(bundle.records.iterdir())
+    finally:
+        (group / "cgroup.freeze").write_text("0")
+        group.rmdir()
