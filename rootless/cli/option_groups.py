@@ -9,9 +9,9 @@ GROUPS: dict[str, str] = {
     "Network": "network network_alias ip mac_address publish_all expose hostname domainname add_host dns dns_search "
     "dns_option",
     "Files and volumes": "mount tmpfs volumes_from read_only shm_size device storage_driver",
-    "Environment and labels": "env_file label label_file annotation cidfile",
+    "Environment and labels": "env_file tz umask label label_file annotation cidfile",
     "Users and ids": "userns uidmap gidmap group_add root_emulation",
-    "Life": "restart init stop_signal stop_timeout attach detach_keys sig_proxy log_driver log_opt",
+    "Life": "restart replace init stop_signal stop_timeout attach detach_keys sig_proxy log_driver log_opt",
     "Health check": "health_cmd health_interval health_retries health_start_interval health_start_period "
     "health_timeout no_healthcheck",
     "Limits": "memory memory_swap memory_reservation memory_swappiness cpus cpu_shares cpu_quota cpu_period "

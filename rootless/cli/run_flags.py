@@ -145,12 +145,13 @@ _OPTIONS: tuple[Callable[[Callable[..., object]], Callable[..., object]], ...] =
     value_option(
         "--pull",
         metavar=None,
-        type=click.Choice(["always", "missing", "never"]),
+        type=click.Choice(["always", "missing", "never", "newer"]),
         default="missing",
         show_default=True,
         help="When to pull the image",
     ),
     switch_option("--read-only", help="Mount the container's root file system read-only"),
+    switch_option("--replace", help="Remove the container that has the name first, even if it runs"),
     value_option(
         "--restart", metavar="POLICY", default="no", help="no (default), on-failure[:N], always or unless-stopped"
     ),
@@ -172,8 +173,10 @@ _OPTIONS: tuple[Callable[[Callable[..., object]], Callable[..., object]], ...] =
     repeated_option("--sysctl", metavar="NAME=VALUE", help="Set a kernel parameter of the container's namespaces"),
     repeated_option("--tmpfs", metavar="PATH[:OPTIONS]", help="Mount a tmpfs"),
     switch_option("-t", "--tty", help="Give the container a terminal"),
+    value_option("--tz", metavar="ZONE", help="Time zone of /etc/localtime: local, or a name such as Europe/Prague"),
     repeated_option("--uidmap", metavar="CONTAINER:HOST:SIZE", help="Map user ids"),
     repeated_option("--ulimit", metavar="NAME=SOFT[:HARD]", help="Set a resource limit"),
+    value_option("--umask", metavar="MODE", help="Bits that new files of the process lack (default 0022)"),
     value_option("-u", "--user", metavar="USER[:GROUP]", help="User name or id, and group, of the process"),
     value_option(
         "--userns", metavar="MODE", help="Id map: default, keep-id[:uid=N,gid=N], host, nomap or container:NAME"

@@ -30,8 +30,9 @@ class ContainerOptions(NamedTuple):
     label_file: tuple[str, ...] = ()
     annotation: tuple[str, ...] = ()
     cidfile: str | None = None
+    replace: bool = False  # a container that has the name is removed first
     # the image
-    pull: str = "missing"  # always | missing | never
+    pull: str = "missing"  # always | missing | never | newer
     platform: str | None = None
     # streams; `attach` is -a (stdin, stdout, stderr), empty = docker's default
     interactive: bool = False
@@ -45,6 +46,8 @@ class ContainerOptions(NamedTuple):
     user: str | None = None
     group_add: tuple[str, ...] = ()
     init: bool = False
+    umask: str | None = None  # octal digits
+    tz: str | None = None  # "local", or a name below /usr/share/zoneinfo
     ulimit: tuple[str, ...] = ()
     oom_score_adj: int | None = None
     # limits; texts are docker's sizes and numbers

@@ -64,6 +64,8 @@ def make(engine: Engine, options: ContainerOptions, *, starts: bool = False) -> 
         raise UsageError(
             f"container ID file found, make sure the other container isn't running or delete '{options.cidfile}'"
         )
+    if options.replace and options.name is None:
+        raise UsageError("--replace needs the name of the container to replace", hint="give --name")
     launchfile.restart_policy(options.restart, rm=options.rm)
     # Until the name is written no file refers to the layers and volumes of this container. Garbage collection would
     # remove them, so it takes the same lock exclusively
@@ -73,6 +75,8 @@ def make(engine: Engine, options: ContainerOptions, *, starts: bool = False) -> 
             from rootless.engine.plan.mount_sources import fetch_images
 
             fetch_images(engine, options)
+        if options.replace:
+            _remove_replaced(engine, options, image)
         planned = plan_container(engine, options, image, starts=starts)
         made = Made()
         try:
@@ -92,6 +96,28 @@ def make(engine: Engine, options: ContainerOptions, *, starts: bool = False) -> 
             raise
     events.record_container(engine, planned.record, "create")
     return Created(planned.record.id, planned.launch.bundle)
+
+
+def _remove_replaced(engine: Engine, options: ContainerOptions, image: ImageInUse) -> None:
+    """Remove the container that has the name of a new one of --replace, if there is one, even while it runs.
+
+    This is before the plan, since the old container may have the ports of the new one. A plan that does not look at
+    ports comes before it, and is dropped: an option that is wrong must not cost the old container.
+    """
+    from rootless.engine.container.container_removal import remove_container
+
+    containers, name = engine.store.containers, (options.name or "").removeprefix("/")
+    try:
+        container_id = containers.find(name)
+        if containers.read(container_id).name != name:
+            return  # what was found is the beginning of an id
+    except NotFound:
+        return
+    plan(options, host_facts.image_facts(image), host_facts.look(engine, options, image), engine.settings)
+    try:
+        remove_container(engine, container_id, force=True)
+    except NotFound:
+        pass  # it was one of --rm, and has ended meanwhile
 
 
 def plan_container(

@@ -151,6 +151,8 @@ def _change_user(
         user, warnings = planning.user(account, record.id_map)
         for warning in warnings:
             engine.warn(warning)
+        if process.user.umask is not None:
+            user = user._replace(umask=process.user.umask)
         process.user = OciUser.from_json(Properties(user.to_json(), "process.user"))
         uid, home = account.uid, account.home
     capabilities = planning.capabilities(

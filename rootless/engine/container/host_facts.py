@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from rootless.records.id_map import IdMap
     from rootless.records.rootfs import RootfsPlan, ShownOwners
 
+_ZONES = "/usr/share/zoneinfo"
 _CHEAP_COPY = 32 << 20  # bytes of layers that are copied for an id map in a quarter of a second
 
 
@@ -133,7 +134,20 @@ def _process(
         filter_path=path,
         emulation=emulation,
         has_queues=bool(runtime) and os.path.isdir("/dev/mqueue"),
+        zone_file=_zone_file(options.tz) if options.tz else "",
     )
+
+
+def _zone_file(zone: str) -> str:
+    """The host path of the time zone that --tz names: "local" is the host's own. Raises UsageError."""
+    path = "/etc/localtime" if zone == "local" else os.path.normpath(f"{_ZONES}/{zone}")
+    found = os.path.realpath(path)
+    if not (zone == "local" or path.startswith(f"{_ZONES}/")) or not os.path.isfile(found):
+        raise UsageError(
+            f"the host does not know the time zone '{zone}' (--tz)",
+            hint=f"write local, or a name below {_ZONES}, where the package tzdata puts the zones",
+        )
+    return found
 
 
 def _rootfs(

@@ -71,7 +71,8 @@ class BundleFacts(NamedTuple):
     env: --env-file and -e as pairs; hard_limits: the caller's hard limits by name; init: host path of an init program
     ("" = none); seccomp: OCI profile to put in for a foreign runtime, None = the filter is in launch.json. foreign:
     another runtime than ours starts the container; has_queues: the host has /dev/mqueue (asked for a foreign one only).
-    mark: host path of the container's file MARK, "" for a step of a build, which has no such signs.
+    mark: host path of the container's file MARK, "" for a step of a build, which has no such signs. zone_file: host
+    path of the time zone of --tz, "" for the image's.
     """
 
     directory: str
@@ -88,6 +89,7 @@ class BundleFacts(NamedTuple):
     foreign: bool = False
     has_queues: bool = False
     mark: str = ""
+    zone_file: str = ""
 
 
 class BundleMount(NamedTuple):
@@ -188,6 +190,8 @@ def make_config(options: ContainerOptions, image: ImageDefaults, facts: BundleFa
     namespaces = facts.namespaces
     user, lost = process.user(facts.account, facts.id_map, keep_groups="keep-groups" in options.group_add)
     warnings += lost
+    if options.umask is not None:
+        user = user._replace(umask=process.parse_umask(options.umask))
     args = process.arguments(image, options.entrypoint, options.command)
     if facts.init:
         args = ["/sbin/docker-init", "--", *args]
@@ -284,6 +288,8 @@ def default_mounts(options: ContainerOptions, facts: BundleFacts) -> list[Bundle
     # --read-only is a promise about the whole root file system, and docker counts these files as a part of it
     sealed = ("ro",) if options.read_only else ()
     mounts += [_bind(f"{facts.directory}/{name}", f"/etc/{name}", "nosuid", "nodev", *sealed) for name in names]
+    if facts.zone_file and not {"/etc/localtime", "/etc"} & covered:
+        mounts.append(_bind(facts.zone_file, "/etc/localtime", *secure, "ro"))
     if facts.mark:
         # Not below a mount of the user: the mount point would be made in his directory
         targets = [target for target in _MARKED if not {target, os.path.dirname(target)} & covered]

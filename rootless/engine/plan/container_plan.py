@@ -106,7 +106,8 @@ class ProcessFacts(NamedTuple):
     devices: (host path, path inside, rwm); hard_limits: the caller's, by name; init: host path of an init program, ""
     for our own reaper; runtime: path of another OCI runtime, "" for ours; profile: the OCI seccomp profile in force,
     None for none; filter_path: where its compiled filter is kept; emulation: the filters of an emulated root, None
-    where root is not emulated; has_queues: whether the host has /dev/mqueue, which only another runtime needs to know.
+    where root is not emulated; has_queues: whether the host has /dev/mqueue, which only another runtime needs to know;
+    zone_file: host path of the time zone of --tz, "" for the image's.
     """
 
     env: tuple[tuple[str, str | None], ...] = ()
@@ -119,6 +120,7 @@ class ProcessFacts(NamedTuple):
     filter_path: str | None = None
     emulation: RootEmulation | None = None
     has_queues: bool = False
+    zone_file: str = ""
 
 
 class Joins(NamedTuple):
@@ -229,6 +231,7 @@ def _config(planned: ContainerPlan, image: ImageDefaults) -> BundleConfig:
         foreign=bool(process.runtime),
         has_queues=process.has_queues,
         mark=f"{facts.places.directory}/{MARK}",
+        zone_file=process.zone_file,
     )
     config, warnings = make_config(options, image, bundle)
     planned.warnings += warnings

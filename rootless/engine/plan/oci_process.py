@@ -17,16 +17,21 @@ if TYPE_CHECKING:
     from rootless.engine.plan.security import ProcessLimit
 
 
+UMASK = 0o022
+"""That of a process where nobody asks for another."""
+
+
 class ProcessUser(NamedTuple):
-    """The ids of a process inside the container. groups: the supplementary gids."""
+    """The ids of a process inside the container. groups: supplementary gids; umask: the bits that new files lack."""
 
     uid: int
     gid: int
     groups: list[int]
+    umask: int = UMASK
 
     def to_json(self) -> dict[str, object]:
         """The member "user" of a process (config.md, "User")."""
-        return {"uid": self.uid, "gid": self.gid, "umask": 0o022, "additionalGids": self.groups}
+        return {"uid": self.uid, "gid": self.gid, "umask": self.umask, "additionalGids": self.groups}
 
 
 class ProcessPlan:
@@ -142,6 +147,13 @@ def user(account: Account, id_map: IdMap, *, keep_groups: bool = False) -> tuple
         numbers = ", ".join(map(str, lost))
         warnings.append(f"supplementary groups {numbers} are not in the id map and are left out")
     return ProcessUser(account.uid, account.gid, groups), warnings
+
+
+def parse_umask(text: str) -> int:
+    """The mask that the octal digits of --umask mean. Raises UsageError."""
+    if not 1 <= len(text) <= 4 or not set(text) <= set("01234567") or int(text, 8) > 0o777:
+        raise UsageError(f"invalid --umask '{text}'", hint="write octal digits, such as 0022")
+    return int(text, 8)
 
 
 def capabilities(add: Iterable[str], drop: Iterable[str], *, privileged: bool, uid: int) -> CapabilitySets:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from tests.conftest import Runner
+from tests.conftest import Runner, require
 
 
 @pytest.mark.once
@@ -75,3 +77,47 @@ def test_lists_without_headings(busybox: Runner) -> None:
     assert busybox("volume", "ls").stdout.split()[0] == "DRIVER"
     assert "NETWORK" not in busybox("network", "ls", "--noheading").stdout
     busybox("volume", "rm", "lonely")
+
+
+@pytest.mark.once
+def test_umask_is_that_of_run_and_exec(busybox: Runner) -> None:
+    asked = busybox("run", "--rm", "--network=none", "--umask", "027", "busybox", "sh", "-c", "umask")
+    assert asked.stdout == "0027\n"
+    busybox("run", "-d", "--name", "masked", "--network=none", "--umask=0", "busybox", "sleep", "1000")
+    for words in ((), ("-u", "0")):
+        assert busybox("exec", *words, "masked", "sh", "-c", "umask").stdout == "0000\n"
+    busybox("rm", "-f", "masked")
+    for wrong in ("9", "8888", "01777", "rwx", ""):
+        done = busybox("run", "--rm", "--network=none", "--umask", wrong, "busybox", "true", check=False)
+        assert (done.returncode, f"invalid --umask '{wrong}'" in done.stderr) == (125, True)
+
+
+@pytest.mark.once
+def test_time_zones(busybox: Runner) -> None:
+    require(Path("/usr/share/zoneinfo/Asia/Tokyo").exists(), "no tzdata on this host")
+    for zone, shown in (("Asia/Tokyo", "+0900"), ("Etc/GMT+5", "-0500")):
+        done = busybox("run", "--rm", "--network=none", "--tz", zone, "busybox", "date", "+%z")
+        assert done.stdout == f"{shown}\n"
+    here = busybox("run", "--rm", "--network=none", "--tz=local", "busybox", "sh", "-c", "cat /etc/localtime | wc -c")
+    assert int(here.stdout) == Path("/etc/localtime").stat().st_size
+    for wrong in ("Nowhere/At_all", "../../../etc/passwd", "/etc/passwd", "Asia"):
+        done = busybox("run", "--rm", "--network=none", "--tz", wrong, "busybox", "true", check=False)
+        assert (done.returncode, "does not know the time zone" in done.stderr) == (125, True), wrong
+
+
+def test_replace(busybox: Runner) -> None:
+    """The old container goes, running or not, but not for options that are wrong; nor one whose id begins so."""
+    run = ("run", "-d", "--replace", "--network=none", "--name", "again")
+    first = busybox(*run, "busybox", "sleep", "1000").stdout.strip()
+    second = busybox(*run, "busybox", "sleep", "1000").stdout.strip()
+    ids = busybox("ps", "-aq", "--no-trunc").stdout.split()
+    assert first not in ids and second in ids
+    assert busybox(*run, "--umask", "9", "busybox", "true", check=False).returncode == 125
+    assert busybox(*run, "busybox-is-not-here:1", "true", "--pull=never", check=False).returncode == 125
+    assert busybox("inspect", "-f", "{{.Id}} {{.State.Running}}", "again").stdout == f"{second} true\n"
+    short = second[:8]
+    third = busybox("create", "--replace", "--name", short, "--network=none", "busybox").stdout.strip()
+    assert {second, third} <= set(busybox("ps", "-aq", "--no-trunc").stdout.split())
+    done = busybox("run", "--rm", "--replace", "--network=none", "busybox", "true", check=False)
+    assert (done.returncode, "--replace needs the name" in done.stderr) == (125, True)
+    busybox("rm", "-f", second, third)

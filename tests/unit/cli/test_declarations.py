@@ -177,7 +177,7 @@ def test_run_imports_little() -> None:
         (["r"], {"restart", "rm", "rmi", "run", "rename"}),
         (["image", "p"], {"prune", "pull", "push"}),
         (["run", "--pu"], {"--publish", "--publish-all", "--pull"}),
-        (["run", "--pull", ""], {"always", "missing", "never"}),
+        (["run", "--pull", ""], {"always", "missing", "never", "newer"}),
     ],
 )
 def test_completion_of_commands_and_flags(words: list[str], wanted: set[str]) -> None:

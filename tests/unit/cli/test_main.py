@@ -124,7 +124,7 @@ def test_exit_codes(
         ),
         (
             ["run", "--pull=often", "x"],
-            "invalid value for '--pull': 'often' is not one of 'always', 'missing', 'never' "
+            "invalid value for '--pull': 'often' is not one of 'always', 'missing', 'never', 'newer' "
             "(see 'rootless run --help')",
         ),
         (["ps", "--filter", "x"], "invalid filter 'x' (a filter is KEY=VALUE, such as status=exited)"),
