@@ -113,12 +113,15 @@ class SaveOptions(NamedTuple):
     """How to save images. format: docker-archive | oci-archive | oci-dir.
 
     compression: gzip, zstd or none; in OCI formats that of the layers (None: as they were), of a docker-archive that of
-    the whole (None: it is not compressed). level: that of the compression (None: its default).
+    the whole (None: it is not compressed). level: that of the compression (None: its default). tag: for oci-dir, what
+    the layout calls the image: with a tag the directory may be a layout already, in which the image that had this tag
+    gives way ("": the directory has to be new, and the image has its own names).
     """
 
     format: str = "docker-archive"
     compression: str | None = None
     level: int | None = None
+    tag: str = ""
 
 
 class PushOptions(NamedTuple):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from rootless.builder.build_options import parse_fields, parse_truth
-from rootless.builder.cache.cache_format import ABSENT_MEMBER, MEMBER, pack, pack_absent
+from rootless.builder.cache.cache_format import ABSENT_MEMBER, MEMBER, TAG, pack, pack_absent
 from rootless.builder.session.build_state import BuildState, ImageSettings, store_state
 from rootless.engine import verbs
 from rootless.engine.image_types import PushOptions, SaveOptions
@@ -151,7 +151,7 @@ def _export(
 
 def _write(session: BuildSession, target: CacheTarget, image_id: str) -> None:
     if target.kind == "local":
-        options = SaveOptions("oci-dir", target.compression, target.level)
+        options = SaveOptions("oci-dir", target.compression, target.level, tag=TAG)
         verbs.save_images(session.engine, [image_id], target.where, options=options)
         return
     pushing = PushOptions(compression=target.compression, compression_level=target.level)

@@ -17,6 +17,8 @@ MEMBER = "rootless.build-cache.v1"
 """Member of the image config's document: the records of steps whose layers the image has."""
 ABSENT_MEMBER = "rootless.build-cache.absent.v1"
 """Member of the image config's document: the records of steps of other stages, whose layers the image does not have."""
+TAG = "latest"
+"""What the cache is called in a layout, as by BuildKit: the next build's cache takes its place."""
 _LAST_MOMENT = 253_402_300_800  # seconds: the year 10000, which RFC 3339 cannot write
 
 

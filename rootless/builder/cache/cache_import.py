@@ -12,7 +12,7 @@ from typing import Any
 
 from rootless.builder.build_options import parse_fields
 from rootless.builder.cache.cache_export import keeps_all_layers
-from rootless.builder.cache.cache_format import AbsentRecord, SharedRecord, unpack, unpack_absent
+from rootless.builder.cache.cache_format import TAG, AbsentRecord, SharedRecord, unpack, unpack_absent
 from rootless.errors import InvalidInput, RootlessError, UsageError
 from rootless.image.manifest import OCI_LAYER, ImageConfig, Manifest, chain_ids
 from rootless.image.platform import host_platform
@@ -100,7 +100,9 @@ class _Source:
             from rootless.image.file_sets import DirectoryFiles
             from rootless.image.layout import layout_sources
 
-            self._source = layout_sources(DirectoryFiles(where))[0]
+            sources = layout_sources(DirectoryFiles(where))
+            # Caches that earlier versions wrote have no tag
+            self._source = next((each for each in sources if TAG in each.labels), sources[0])
             manifest, config = self._open()
         else:
             manifest, config = self._local(session, where) or self._remote(session, where)

@@ -71,9 +71,11 @@ def save_images(
             _save_docker(engine, images, output, compression)
         else:
             converted, blobs = _exact(engine, images, compression)
+            if options.tag:
+                converted = [each._replace(names=(options.tag,)) for each in converted]
             tops = [_Top(each.manifest.raw, each.manifest.media_type, _listing(each)) for each in converted]
             with blobs:
-                _put(_oci_sink(engine, output, format, tops), converted, blobs.content, tops)
+                _put(_oci_sink(engine, output, options, tops), converted, blobs.content, tops)
     for name in names:
         events.record_image(engine, "save", name, name)
 
@@ -100,7 +102,7 @@ def save_index(
         }
         top = _Top(*rebuild_index(index, replaced, "oci"), Listing(tuple(names)))
         with blobs:
-            _put(_oci_sink(engine, output, options.format, [top]), converted, blobs.content, [top])
+            _put(_oci_sink(engine, output, options, [top]), converted, blobs.content, [top])
 
 
 class _Top(NamedTuple):
@@ -111,12 +113,13 @@ class _Top(NamedTuple):
     listing: Listing
 
 
-def _oci_sink(engine: Engine, output: str | BinaryIO, format: str, tops: Sequence[_Top]) -> Sink:
+def _oci_sink(engine: Engine, output: str | BinaryIO, options: SaveOptions, tops: Sequence[_Top]) -> Sink:
     """The OCI archive or the OCI layout at `output`. Raises UsageError for a place that cannot be one."""
-    if format == "oci-dir":
+    if options.format == "oci-dir":
         if not isinstance(output, str) or output == "-":
             raise UsageError("an OCI layout needs the name of a directory", hint="give --output DIRECTORY")
-        _refuse_full(output)
+        if not options.tag:
+            _refuse_full(output)
         return LayoutSink(output)
     return OciArchiveSink(_output(engine, output), [entry for top in tops for entry in list_image(*top)])
 

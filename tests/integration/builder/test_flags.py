@@ -165,6 +165,20 @@ def test_how_a_cache_is_written(build: Build, context: Path) -> None:
 
 
 @pytest.mark.once
+def test_a_cache_takes_the_place_of_the_one_before(build: Build, busybox: Runner, context: Path) -> None:
+    where = context / "cache"
+    (context / ".dockerignore").write_text("cache\n")
+    for text in (TEXT, TEXT.replace("/two", "/three")):
+        build(text, "--cache-to", f"type=local,dest={where}")
+    busybox("builder", "prune", "-af")
+    assert cached_steps(build(TEXT.replace("/two", "/three"), "--cache-from", f"type=local,src={where}")) == 2
+    assert len(json.loads((where / "index.json").read_text())["manifests"]) == 1
+    (context / "cache" / "index.json").unlink()
+    refused = build(TEXT, "--cache-to", f"type=local,dest={where}", check=False)
+    assert refused.returncode and "no OCI layout" in refused.stderr
+
+
+@pytest.mark.once
 def test_a_cache_that_cannot_be_written(build: Build) -> None:
     target = "type=registry,ref=127.0.0.1:1/cache:1"
     assert build(TEXT, "--cache-to", target, check=False).returncode
