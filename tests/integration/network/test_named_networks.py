@@ -281,6 +281,7 @@ def test_ports_of_containers_on_a_network(busybox: Runner, networks: Containers)
     assert fetch(port) == web[:12]
 
 
+@pytest.mark.once
 def test_addresses_that_are_asked_for(busybox: Runner, networks: Containers) -> None:
     net = networks("--subnet", "10.96.7.0/24", "--ip-range", "10.96.7.128/30", "-o", "mtu=1400")
     tag = f"{time.monotonic_ns()}"
@@ -325,6 +326,7 @@ def test_what_run_refuses(busybox: Runner, net: str, options: tuple[str, ...], s
     assert (failed.returncode, says in failed.stderr) == (125, True), failed.stderr
 
 
+@pytest.mark.once
 def test_a_network_in_use_stays(busybox: Runner, networks: Containers) -> None:
     net = networks()
     name = f"u{time.monotonic_ns()}"
@@ -426,6 +428,7 @@ def test_a_container_that_runs_joins_and_leaves_networks(
     assert shown.stdout.split() == ["create", "connect", "disconnect", "connect"]
 
 
+@pytest.mark.once
 def test_who_can_neither_join_nor_leave(busybox: Runner, networks: Containers) -> None:
     net, other = networks(), networks()
     tag = f"{time.monotonic_ns()}"
@@ -445,6 +448,7 @@ def test_who_can_neither_join_nor_leave(busybox: Runner, networks: Containers) -
     busybox("rm", "-f", f"o{tag}")
 
 
+@pytest.mark.once
 def test_interfaces_do_not_leak(busybox: Runner, networks: Containers) -> None:
     one, two = networks(), networks("--internal")
     tag = f"{time.monotonic_ns()}"
