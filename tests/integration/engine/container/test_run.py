@@ -95,7 +95,7 @@ def test_environment_is_only_what_was_asked_for(busybox: Runner) -> None:
     assert found["HOME"] == "/root"
     assert "SECRET" not in found
     assert "ABSENT" not in found
-    assert set(found) - {"SHLVL", "PWD"} == {"PATH", "HOSTNAME", "HOME", "A", "TAKEN"}
+    assert set(found) - {"SHLVL", "PWD"} == {"PATH", "HOSTNAME", "HOME", "container", "A", "TAKEN"}
 
 
 def test_masked_and_read_only_paths(busybox: Runner) -> None:
