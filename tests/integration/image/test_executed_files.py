@@ -18,7 +18,7 @@ from tests.integration.image.conftest import Registry
 
 RUN = 134
 PULL = 87
-BUILD = 182
+BUILD = 181
 LISTING = 53
 OF_THE_HOST = (
     *("host/cgroups", "host/dbus", "host/scope", "runtime/cgroups/", "storage/drivers/", "storage/owners/"),
