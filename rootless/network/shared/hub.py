@@ -646,11 +646,13 @@ class Hub:
             if any(member.connection is None for member in self._members.values()):
                 self._look_for_end()
             return
-        with Lock(f"{self._directory}/{LOCK}"):  # whoever makes a new process waits for it, and finds no socket then
-            try:
+        try:
+            with Lock(
+                f"{self._directory}/{LOCK}"
+            ):  # whoever makes a new process waits for it, and finds no socket then
                 os.unlink(f"{self._directory}/{SOCKET}")
-            except OSError:
-                pass
+        except OSError:
+            pass  # the store was reset, and the directory is gone
         self.done = True  # who has connected in this moment sees the end of the connection, and tries again
 
 

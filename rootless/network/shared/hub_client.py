@@ -237,7 +237,11 @@ def _exchange(connection: socket.socket, content: bytes, fds: Sequence[int]) -> 
 def _as_ours(error: RootlessError | OSError) -> RootlessError:
     if isinstance(error, RootlessError):
         return error
-    return HostLimit(f"cannot connect the container with its networks: {error.strerror}")
+    hint = None
+    if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM) and (error.filename or "").startswith("/proc/sys"):
+        hint = "a network with a name wants to write there; inside another container: run that one with --privileged"
+    where = f" ('{error.filename}')" if error.filename else ""
+    return HostLimit(f"cannot connect the container with its networks: {error.strerror}{where}", hint=hint)
 
 
 def _connect(directory: str) -> socket.socket:
