@@ -153,6 +153,8 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
     "volume": {
         "create": ("volume:create", "Create a volume"),
         "exists": ("volume:exists", "Tell by the exit code whether a volume exists: 0 for yes, 1 for no"),
+        "export": ("volume:export", "Write the files of a volume as a tar archive"),
+        "import": ("volume:import_", "Put the files of a tar archive into a volume"),
         "inspect": ("volume:inspect", "Display detailed information on volumes"),
         "ls": ("volume:ls", "List volumes"),
         "prune": ("volume:prune", "Remove unused volumes"),

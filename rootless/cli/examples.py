@@ -80,6 +80,9 @@ EXAMPLES: dict[str, str] = {
     "system version": "rootless version\nrootless version --format json",
     "volume create": "rootless volume create data\nrootless volume create --label project=shop shop-data",
     "volume exists": "rootless volume exists data || rootless volume create data",
+    "volume export": "rootless volume export -o data.tar data\n"
+    "rootless volume export data | ssh host rootless volume import data",
+    "volume import": "rootless volume create data && rootless volume import data data.tar.gz",
     "volume inspect": "rootless volume inspect data\nrootless volume inspect --format '{{.Mountpoint}}' data",
     "volume ls": "rootless volume ls\nrootless volume ls --filter dangling=true --quiet",
     "volume prune": "rootless volume prune\nrootless volume prune --all --force",

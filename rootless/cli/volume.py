@@ -1,6 +1,8 @@
-"""`volume create`, `ls`, `inspect`, `rm`, `prune` and `exists`."""
+"""`volume create`, `ls`, `inspect`, `rm`, `prune`, `exists`, `export` and `import`."""
 
 from __future__ import annotations
+
+import sys
 
 import click
 
@@ -25,6 +27,7 @@ from rootless.cli.run_flags import (
     no_heading_option_short,
 )
 from rootless.engine import verbs
+from rootless.errors import UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -98,6 +101,35 @@ def inspect(session: Session, format: str | None, names: tuple[str, ...]) -> int
 def exists(session: Session, name: str) -> int:
     """Look for a volume, and print nothing."""
     return 0 if verbs.volume_exists(session.engine, name) else 1
+
+
+@command("export", "Write the files of a volume as a tar archive")
+@value_option("-o", "--output", "target", metavar="FILE", default="-", help="File to write (default: standard output)")
+@click.argument("name", metavar="VOLUME", shell_complete=complete_names("volumes"))
+@pass_session
+def export(session: Session, target: str, name: str) -> None:
+    """Write the archive, which `import` and tar read."""
+    if target == "-" and output.is_terminal(sys.stdout):
+        raise UsageError(
+            "an archive is not written to a terminal", hint="name a file with -o FILE, or redirect standard output"
+        )
+    verbs.export_volume(session.engine, name, target)
+
+
+@command(
+    "import",
+    "Put the files of a tar archive into a volume",
+    description="The volume must exist. What it has stays, but for the files that the archive has too. FILE may be "
+    "compressed; - or none reads standard input.",
+)
+@click.argument("name", metavar="VOLUME", shell_complete=complete_names("volumes"))
+@click.argument("file", metavar="[FILE]", required=False, default="-")
+@pass_session
+def import_(session: Session, name: str, file: str) -> None:
+    """Place the archive's files."""
+    if file == "-" and output.is_terminal(sys.stdin):
+        raise UsageError("an archive is not read from a terminal", hint="name a file, or redirect standard input")
+    verbs.import_volume(session.engine, name, file)
 
 
 @command("rm", "Remove volumes")

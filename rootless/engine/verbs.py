@@ -81,6 +81,8 @@ MODULES = {
     "list_volumes": "volume.volume_verbs",
     "inspect_volume": "volume.volume_verbs",
     "volume_exists": "volume.volume_verbs",
+    "export_volume": "volume.volume_files",
+    "import_volume": "volume.volume_files",
     "remove_volume": "volume.volume_verbs",
     "prune_volumes": "volume.volume_verbs",
     "create_network": "network.network_verbs",
@@ -195,6 +197,8 @@ if TYPE_CHECKING:
     from rootless.engine.upkeep.system import settings_in_force as settings_in_force
     from rootless.engine.upkeep.system import system_info as system_info
     from rootless.engine.upkeep.system import versions as versions
+    from rootless.engine.volume.volume_files import export_volume as export_volume
+    from rootless.engine.volume.volume_files import import_volume as import_volume
     from rootless.engine.volume.volume_verbs import create_volume as create_volume
     from rootless.engine.volume.volume_verbs import inspect_volume as inspect_volume
     from rootless.engine.volume.volume_verbs import list_volumes as list_volumes

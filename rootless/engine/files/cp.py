@@ -48,12 +48,20 @@ def copy_files(engine: Engine, source: str, target: str, options: FileCopyOption
 def export_container(engine: Engine, container: str, output: str) -> None:
     """Write a container's whole root file system as a tar to the file `output` ("-": standard output), without volumes.
 
-    A regular file gets its name when it is whole: no dump that a full disk or a kill cut short has it. Raises NotFound,
-    HostLimit.
+    A regular file gets its name when it is whole. Raises NotFound, HostLimit.
+    """
+    write_dump(output, lambda out: _export(engine, container, out))
+
+
+def write_dump(output: str, export: Callable[[int], None]) -> None:
+    """Let `export` write an archive to the descriptor of the file `output` ("-": standard output).
+
+    A regular file gets its name when it is whole: no dump that a full disk or a kill cut short has it. Raises HostLimit
+    and what `export` raises.
     """
     if output == "-":
         sys.stdout.flush()
-        _export(engine, container, sys.stdout.fileno())
+        export(sys.stdout.fileno())
         return
     is_special = os.path.exists(output) and not os.path.isfile(output)
     temporary = output if is_special else f"{output}.{os.getpid()}.part"
@@ -61,7 +69,7 @@ def export_container(engine: Engine, container: str, output: str) -> None:
         # The mode is 0600, as docker's: the archive has files that other users of the host may not read (etc/shadow)
         fd = os.open(temporary, os.O_WRONLY | (0 if is_special else os.O_CREAT | os.O_EXCL) | os.O_CLOEXEC, 0o600)
         try:
-            _export(engine, container, fd)
+            export(fd)
         finally:
             os.close(fd)
         if not is_special:

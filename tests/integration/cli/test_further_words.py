@@ -121,3 +121,38 @@ def test_replace(busybox: Runner) -> None:
     done = busybox("run", "--rm", "--replace", "--network=none", "busybox", "true", check=False)
     assert (done.returncode, "--replace needs the name" in done.stderr) == (125, True)
     busybox("rm", "-f", second, third)
+
+
+@pytest.mark.once
+def test_volumes_as_archives(busybox: Runner, tmp_path: Path) -> None:
+    """What is exported comes back with its modes, links and times; what was there stays; no link leads out."""
+    fill = (
+        "cd /d; mkdir -p a/b; echo one >a/b/f; chmod 640 a/b/f; ln -s b a/l; ln a/b/f hard; touch -d @1000000000 hard"
+    )
+    busybox("run", "--rm", "--network=none", "-v", "from:/d", "busybox", "sh", "-c", fill)
+    archive = tmp_path / "from.tar"
+    busybox("volume", "export", "--output", str(archive), "from")
+    assert archive.stat().st_mode & 0o777 == 0o600
+    assert busybox("import", str(archive), "as-image").returncode == 0
+    assert busybox("volume", "import", "to", str(archive), check=False).returncode == 1
+    busybox("volume", "create", "to")
+    outside = tmp_path / "outside"
+    outside.mkdir(mode=0o777)
+    outside.chmod(0o777)
+    plant = f"echo old >/d/old; mkdir /d/a; ln -s {outside} /d/a/b; echo x >/d/hard"
+    busybox("run", "--rm", "--network=none", "-v", "to:/d", "busybox", "sh", "-c", plant)
+    busybox("volume", "import", "to", str(archive))
+    look = "cd /d; find . | sort; stat -c '%a %Y %h' hard; cat a/l/f old"
+    shown = busybox("run", "--rm", "--network=none", "-v", "to:/d", "busybox", "sh", "-c", look).stdout
+    assert shown.split() == [
+        *(".", "./a", "./a/b", "./a/b/f", "./a/l", "./hard", "./old"),
+        *("640", "1000000000", "2", "one", "old"),
+    ]
+    assert list(outside.iterdir()) == []
+    for words in (("export", "nowhere"), ("import", "nowhere", str(archive)), ("import", "to", str(tmp_path / "no"))):
+        done = busybox("volume", *words, check=False)
+        assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert busybox("volume", "import", "to", input=b"this is no archive" * 100, check=False).returncode == 1
+    assert busybox("volume", "import", "to", "-", input=b"\0" * 1024).returncode == 0
+    busybox("rmi", "as-image")
+    busybox("volume", "rm", "from", "to")
