@@ -65,6 +65,7 @@ class Session:
         self.storage_driver: str | None = None
         self.error_code: int | None = None  # the exit code of all errors of the command (see CommandRules)
         self.quiet = False  # True shows no progress
+        self.warns = True
         self._monitor = monitor  # the connection to a monitor that the console script has started
         self._engine: Engine | None = None
         self._progress: PullProgress | None = None
@@ -80,7 +81,11 @@ class Session:
             self._engine = Engine(
                 user_directories(self.root),
                 overrides=overrides,
-                listeners=Listeners(output.warn, self._show_progress, output.debug if self.debug else None),
+                listeners=Listeners(
+                    output.warn if self.warns else _say_nothing,
+                    self._show_progress,
+                    output.debug if self.debug else None,
+                ),
                 monitor=self._monitor,
             )
         return self._engine
@@ -100,6 +105,10 @@ class Session:
         if self._progress is not None:
             self._progress.close()
             self._progress = None
+
+
+def _say_nothing(text: str) -> None:
+    """What warnings go to with --log-level error."""
 
 
 pass_session = click.make_pass_decorator(Session, ensure=True)

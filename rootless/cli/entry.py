@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 else:
     ModuleType = type(sys)  # `types` is not loaded before the monitor runs
 
-_WITH_VALUE = ("--root", "--storage-driver")
+_WITH_VALUE = ("--root", "--storage-driver", "-l", "--log-level", "-c", "--context")
 # With one of these options the default network is improbable, with one of _OTHER_NAMESPACES our default namespaces are
 _OTHER_NETWORK = ("--net", "-p", "-P", "--publish")
 _JOINING = (["exec"], ["healthcheck"])  # verbs whose own process forks what enters a container

@@ -59,10 +59,22 @@ _ABSENT_NETWORK_COMMANDS = {
     "reload": "each network is made when its first container starts",
     "update": "remove the network, and make it again with the other options",
 }
+_LEVELS = ("trace", "debug", "info", "warn", "warning", "error", "fatal", "panic")
 _ABSENT_OPTIONS = {
     "--gpus": "give the devices by --device /dev/nvidia0 and the like, and the driver's libraries by -v",
     "--link": "containers on a network with a name find each other by name: network create NET, run --network NET",
     "--pod": _NO_PODS,
+}
+_NO_DAEMON = "there is no daemon to talk to: the command itself does the work, on this host"
+_ABSENT_GLOBAL_OPTIONS = {
+    "-H": _NO_DAEMON,
+    "--host": _NO_DAEMON,
+    "--remote": _NO_DAEMON,
+    "--url": _NO_DAEMON,
+    "--connection": _NO_DAEMON,
+    "--tls": _NO_DAEMON,
+    "--tlsverify": _NO_DAEMON,
+    "--config": "the file with credentials is named by --authfile, or by REGISTRY_AUTH_FILE in the environment",
 }
 _HINTS = {
     errno.ENOSPC: "free some space: 'rootless system prune' removes what is not used",
@@ -129,11 +141,32 @@ def _directory(ctx: click.Context, parameter: click.Parameter, incomplete: str) 
     callback=_print_version,
     help="Print the version and exit",
 )
+@click.option(
+    "-l",
+    "--log-level",
+    cls=Option,
+    metavar="LEVEL",
+    help="trace and debug are --debug; info and warn change nothing (the default); error, fatal, panic: no warnings",
+)
+@click.option("-c", "--context", cls=Option, metavar="NAME", help="default: there is one engine, your own")
 @pass_session
-def cli(session: Session, root: str | None, storage_driver: str | None, debug: bool) -> None:
+def cli(
+    session: Session,
+    root: str | None,
+    storage_driver: str | None,
+    debug: bool,
+    log_level: str | None,
+    context: str | None,
+) -> None:
     """Note the global flags; a subcommand does the work."""
     session.root, session.storage_driver = root, storage_driver
-    session.debug = debug or bool(os.environ.get("ROOTLESS_DEBUG"))
+    level = (log_level or "warn").lower()
+    if level not in _LEVELS:
+        raise UsageError(f"invalid --log-level '{log_level}'", hint=f"use one of: {', '.join(_LEVELS)}")
+    session.debug = debug or bool(os.environ.get("ROOTLESS_DEBUG")) or level in ("trace", "debug")
+    session.warns = level not in ("error", "fatal", "panic")
+    if context not in (None, "default"):
+        raise UsageError(f"there is no context '{context}'", hint=_ABSENT_COMMANDS["context"])
 
 
 for _noun, _line in _NOUNS.items():
@@ -207,7 +240,11 @@ def _usage_text(error: click.ClickException) -> str:
     message = " ".join(error.format_message().split()).rstrip(".")
     if isinstance(error, click.NoSuchOption):
         command = context.command if context is not None else None
-        absent = {**_ABSENT_OPTIONS, **(command.rules.absent if isinstance(command, Command) else {})}
+        absent = {
+            **(_ABSENT_GLOBAL_OPTIONS if command is cli else {}),
+            **_ABSENT_OPTIONS,
+            **(command.rules.absent if isinstance(command, Command) else {}),
+        }
         if error.option_name in absent:
             return f"no such option '{error.option_name}' ({absent[error.option_name]})"
     if isinstance(error, click.NoSuchOption) and context is not None:

@@ -23,6 +23,7 @@ MODULES = {
     "restart_containers": "container.start",
     "kill_containers": "container.lifecycle",
     "wait_for_container": "container.lifecycle",
+    "wait_for_state": "container.lifecycle",
     "rename_container": "container.lifecycle",
     "pause_container": "container.pause",
     "unpause_container": "container.pause",
@@ -124,6 +125,7 @@ if TYPE_CHECKING:
     from rootless.engine.container.lifecycle import rename_container as rename_container
     from rootless.engine.container.lifecycle import stop_containers as stop_containers
     from rootless.engine.container.lifecycle import wait_for_container as wait_for_container
+    from rootless.engine.container.lifecycle import wait_for_state as wait_for_state
     from rootless.engine.container.listing import container_exists as container_exists
     from rootless.engine.container.listing import container_ports as container_ports
     from rootless.engine.container.listing import list_containers as list_containers

@@ -20,6 +20,7 @@ from rootless.cli.declaration import (
 from rootless.cli.run_flags import confirm, force_option, names_or_all
 from rootless.cli.run_flags import filter_option_prune as filter_option
 from rootless.engine import verbs
+from rootless.errors import UsageError
 
 _SIGNAL = value_option("-s", "--signal", metavar="SIGNAL", help="Signal to send (default: the container's stop signal)")
 _TIMEOUT = click.option(
@@ -30,6 +31,8 @@ _RUNNING = click.argument(
 )
 _ANY = click.argument("containers", nargs=-1, metavar="CONTAINER...", shell_complete=complete_names("containers"))
 _NOUN = "a container"
+_DOCKER_CONDITIONS = ("not-running", "next-exit", "removed")
+_PODMAN_CONDITIONS = ("created", "exited", "healthy", "paused", "running", "stopped", "unhealthy")
 
 
 def _ids(session: Session, *states: str) -> Callable[[], list[str]]:
@@ -112,20 +115,23 @@ def unpause(session: Session, all: bool, containers: tuple[str, ...]) -> int:
 @command("wait", "Block until containers stop, then print their exit codes")
 @click.option(
     "--condition",
-    type=click.Choice(["not-running", "next-exit", "removed"]),
-    default="not-running",
-    show_default=True,
-    help="What to wait for",
+    type=click.Choice([*_DOCKER_CONDITIONS, *_PODMAN_CONDITIONS]),
+    multiple=True,
+    help="What to wait for (default not-running); given several times: the first state that comes",
 )
 @click.argument(
     "containers", nargs=-1, required=True, metavar="CONTAINER...", shell_complete=complete_names("containers")
 )
 @pass_session
-def wait(session: Session, condition: str, containers: tuple[str, ...]) -> int:
+def wait(session: Session, condition: tuple[str, ...], containers: tuple[str, ...]) -> int:
     """Wait for each container in turn, and print its exit code."""
-    return do_for_each(
-        containers, lambda name: str(verbs.wait_for_container(session.engine, name, condition=condition))
-    )
+    engine = session.engine
+    if set(condition) <= set(_PODMAN_CONDITIONS) and condition:
+        return do_for_each(containers, lambda name: str(verbs.wait_for_state(engine, name, condition)))
+    if len(condition) > 1:
+        raise UsageError(f"--condition {condition[0]} and {condition[1]} exclude each other", hint="give one of them")
+    wanted = condition[0] if condition else "not-running"
+    return do_for_each(containers, lambda name: str(verbs.wait_for_container(engine, name, condition=wanted)))
 
 
 @command("rename", "Rename a container")

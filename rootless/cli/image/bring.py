@@ -19,13 +19,18 @@ from rootless.cli.declaration import (
 )
 from rootless.cli.registries import registry_options, take_registry_options
 from rootless.engine import verbs
-from rootless.errors import UsageError
+from rootless.errors import NotFound, UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from rootless.engine.image_types import PullOptions
 
 _PULL_EXAMPLES = """
 rootless pull debian
 rootless pull --platform linux/arm64 ghcr.io/owner/name:1.2
 rootless pull --tls-verify=false localhost:5000/name@sha256:...
 """
+_MOST_TAGS = 100_000
 _QUIET = switch_option("-q", "--quiet", help="Show no progress, only the result")
 _PLATFORM = value_option("--platform", metavar="OS/ARCH[/VARIANT]", help="Platform of the image (default: this host's)")
 
@@ -36,6 +41,7 @@ _PLATFORM = value_option("--platform", metavar="OS/ARCH[/VARIANT]", help="Platfo
     description="Digests are verified. Signatures are not: a policy.json that demands them refuses the image.",
     examples=_PULL_EXAMPLES,
 )
+@switch_option("-a", "--all-tags", help="Download every tag of the repository")
 @switch_option("--all-platforms", help="Bring every platform of an index; those of other hosts are not unpacked")
 @_PLATFORM
 @click.option(
@@ -52,6 +58,7 @@ _PLATFORM = value_option("--platform", metavar="OS/ARCH[/VARIANT]", help="Platfo
 def pull(
     session: Session,
     /,
+    all_tags: bool,
     all_platforms: bool,
     platform: str | None,
     policy: str,
@@ -59,14 +66,31 @@ def pull(
     image: str,
     **flags: object,
 ) -> None:
-    """Pull an image, and print its full name."""
+    """Pull an image, or every tag of a repository, and print their full names."""
     from rootless.cli.progress import PullProgress
     from rootless.engine.image_types import PullOptions
 
     options = PullOptions(platform, policy, all_platforms, take_registry_options(flags))
+    images = _every_tag(session, image, options) if all_tags else [image]
+    pulled = []
     with PullProgress(quiet=quiet) as progress:
-        pulled = verbs.pull_image(session.engine, image, options, progress=progress.event)
-    output.line(image if all_platforms else pulled.name)
+        for each in images:
+            found = verbs.pull_image(session.engine, each, options, progress=progress.event)
+            pulled.append(each if all_platforms else found.name)
+    for name in pulled:
+        output.line(name)
+
+
+def _every_tag(session: Session, image: str, options: PullOptions) -> list[str]:
+    """The names of all tags of the repository `image` in its registry. Raises UsageError for a name with a tag."""
+    from rootless.image.reference import parse_reference
+
+    if parse_reference(image, default_tag=None).tag or "@" in image:
+        raise UsageError("tag can't be used with --all-tags/-a", hint="name the repository alone")
+    tags = verbs.list_registry_tags(session.engine, image, limit=_MOST_TAGS, options=options.registry)
+    if not tags:
+        raise NotFound(f"the repository '{image}' has no tags")
+    return [f"{each.name}:{each.tag}" for each in tags]
 
 
 @command(

@@ -17,7 +17,7 @@ from rootless.errors import HostLimit, InvalidState, NotFound, UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from rootless.engine.context import Engine
     from rootless.records.state import ContainerState
@@ -216,6 +216,37 @@ def wait_for_container(engine: Engine, container: str, *, condition: str = "not-
     while condition == "removed" and os.path.isdir(directory):
         time.sleep(_POLL)
     return code
+
+
+_CONDITIONS: dict[str, Callable[[ContainerState], bool]] = {
+    "created": lambda state: state.status == "created",
+    "exited": lambda state: state.status in ("exited", "dead"),
+    "healthy": lambda state: state.health is not None and state.health.status == "healthy",
+    "paused": lambda state: state.status == "paused",
+    "running": lambda state: state.status == "running",
+    "stopped": lambda state: state.status in ("exited", "dead", "created"),
+    "unhealthy": lambda state: state.health is not None and state.health.status == "unhealthy",
+}
+STATES = tuple(_CONDITIONS)
+"""The states, in podman's words, for which `wait_for_state` can wait."""
+
+
+def wait_for_state(engine: Engine, container: str, states: Sequence[str]) -> int:
+    """Block until the container is in one of `states` (of STATES).
+
+    Returns its exit code, or -1 for one that has not ended, as podman does. Raises NotFound, also when the container is
+    removed meanwhile and `states` has others than those of a container that has ended; UsageError.
+    """
+    unknown = set(states) - set(STATES)
+    if unknown:
+        raise UsageError(f"invalid condition '{min(unknown)}'", hint=f"use one of: {', '.join(STATES)} (--condition)")
+    container_id, _, state = _look(engine, container)
+    if set(states) <= {"exited", "stopped"} and (state.is_running or state.status == "restarting"):
+        return wait_for_container(engine, container_id)  # its monitor knows the exit code even of one of --rm
+    while not any(_CONDITIONS[name](state) for name in states):
+        time.sleep(_POLL)
+        state = state_of(engine, container_id)
+    return state.exit_code if state.status in ("exited", "dead") else -1
 
 
 def rename_container(engine: Engine, container: str, name: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from urllib.parse import urlencode
 
-from rootless.engine.image.image_names import registries, registry_access
+from rootless.engine.image.image_names import qualify, registries, registry_access
 from rootless.engine.image_types import RegistryOptions, RepositoryTag, SearchResult
 from rootless.errors import InvalidInput, RegistryError, UsageError
 from rootless.image.distribution.answers import error_text
@@ -63,7 +63,7 @@ def list_registry_tags(engine: Engine, name: str, *, limit: int, options: Regist
 
     options: how to talk to the registry. Raises UsageError, RegistryError, InvalidInput.
     """
-    reference = parse_reference(name, default_tag=None)
+    reference, _ = qualify(engine, name)
     session = _open(engine, reference.registry, reference.repository, options)
     tags: list[RepositoryTag] = []
     try:

@@ -156,3 +156,19 @@ def test_volumes_as_archives(busybox: Runner, tmp_path: Path) -> None:
     assert busybox("volume", "import", "to", "-", input=b"\0" * 1024).returncode == 0
     busybox("rmi", "as-image")
     busybox("volume", "rm", "from", "to")
+
+
+@pytest.mark.once
+def test_wait_for_a_state(busybox: Runner) -> None:
+    """One state of several is enough; -1 is printed for a container that has not ended, as podman does."""
+    made = busybox("create", "--name", "awaited", "--network=none", "busybox", "sh", "-c", "sleep 2; exit 7")
+    assert busybox("wait", "--condition", "created", "awaited").stdout == "-1\n"
+    busybox("start", "awaited")
+    assert busybox("wait", "--condition=paused", "--condition=running", made.stdout.strip()).stdout == "-1\n"
+    assert busybox("wait", "--condition=exited", "awaited").stdout == "7\n"
+    assert busybox("wait", "--condition=stopped", "--condition=healthy", "awaited").stdout == "7\n"
+    mixed = busybox("wait", "--condition=removed", "--condition=running", "awaited", check=False)
+    assert (mixed.returncode, "exclude each other" in mixed.stderr) == (125, True)
+    busybox("run", "-d", "--rm", "--name", "brief", "--network=none", "busybox", "sh", "-c", "sleep 2; exit 4")
+    assert busybox("wait", "--condition=exited", "brief").stdout == "4\n"
+    busybox("rm", "awaited")

@@ -118,6 +118,15 @@ def test_unknown_images_and_dead_registries(rootless: Runner, registry: Registry
     assert rootless("pull", "BAD", check=False).returncode == 125
 
 
+def test_every_tag(rootless: Runner, registry: Registry, tmp_path: Path) -> None:
+    names = [registry.push(small_image(tmp_path, number), f"tags/app:{number}") for number in (1, 2)]
+    repository = names[0].rpartition(":")[0]
+    assert sorted(rootless("pull", "--all-tags", "-q", repository).stdout.split()) == sorted(names)
+    assert sorted(rootless("images", "--format", "{{.Repository}}:{{.Tag}}").stdout.split()) == sorted(names)
+    assert "tag can't be used" in rootless("pull", "-a", names[0], check=False).stderr
+    assert rootless("pull", "-a", f"{registry.address}/tags/none", check=False).returncode == 1
+
+
 def test_policies(rootless: Runner, registry: Registry, tmp_path: Path) -> None:
     name = f"{registry.address}/policies/app:1"
     assert rootless("pull", "--policy", "never", name, check=False).returncode == 1

@@ -20,6 +20,7 @@ from rootless.cli.entry import guess_preparations
         ("container run busybox", ("prepare", "network")),
         ("--root /x run busybox", ("prepare", "network")),
         ("--root=/x -D container start web", ("prepare",)),
+        ("-l error --context default run busybox", ("prepare", "network")),
         ("ps", None),
         ("image run", None),
         ("--root run ps", None),

@@ -300,3 +300,60 @@ def test_a_tree_of_a_thousand_layers_is_printed(
     finally:
         sys.setrecursionlimit(limit)
     assert capsys.readouterr().out.count('"Children"') == 1000
+
+
+def test_log_level(engine: Callable[..., Verbs], capsys: pytest.CaptureFixture[str]) -> None:
+    engine(create_container=ValueError("a"))
+    assert main(["-l", "debug", "create", "x"]) == 125
+    assert "Traceback" in capsys.readouterr().err
+    assert main(["--log-level=info", "create", "x"]) == 125
+    assert "Traceback" not in capsys.readouterr().err
+    assert main(["--log-level", "loud", "ps"]) == 125
+    assert last_error(capsys).startswith("invalid --log-level 'loud' (use one of: trace, debug,")
+
+
+@pytest.mark.parametrize(("level", "shown"), [("warn", "warning: careful\n"), ("error", ""), ("FATAL", "")])
+def test_log_level_error_takes_warnings_away(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, level: str, shown: str
+) -> None:
+    def list_containers(engine: Any, **_: Any) -> list[Any]:
+        engine.warn("careful")
+        return []
+
+    monkeypatch.setitem(vars(verbs), "list_containers", list_containers)
+    assert main(["--root", str(tmp_path), "--log-level", level, "ps", "-q"]) == 0
+    assert capsys.readouterr().err == shown
+
+
+def test_global_flags_of_a_client_and_its_daemon(
+    engine: Callable[..., Verbs], capsys: pytest.CaptureFixture[str]
+) -> None:
+    engine(list_containers=[])
+    assert main(["--context", "default", "ps", "-q"]) == 0
+    assert main(["-c", "remote", "ps"]) == 125
+    assert last_error(capsys).startswith("there is no context 'remote' (there is one engine")
+    for words in (["-H", "ssh://there"], ["--host=tcp://there:2375"], ["--remote"], ["--tls"]):
+        assert main([*words, "ps"]) == 125
+        assert "(there is no daemon to talk to" in last_error(capsys)
+    assert main(["--config", "/x", "ps"]) == 125
+    assert "--authfile" in last_error(capsys)
+    assert main(["ps", "--host", "x"]) == 125
+    assert "daemon" not in last_error(capsys)
+
+
+def test_pull_every_tag(engine: Callable[..., Verbs], capsys: pytest.CaptureFixture[str]) -> None:
+    from rootless.engine.image_types import PulledImage, RepositoryTag
+
+    double = engine(
+        list_registry_tags=[RepositoryTag("registry.example/a", tag) for tag in ("1", "2")],
+        pull_image=lambda engine, name, *_, **__: PulledImage("sha256:0", f"full/{name}"),
+    )
+    assert main(["pull", "-q", "-a", "registry.example/a"]) == 0
+    assert capsys.readouterr().out == "full/registry.example/a:1\nfull/registry.example/a:2\n"
+    assert [call[1][0] for call in double.calls if call[0] == "pull_image"] == [
+        "registry.example/a:1",
+        "registry.example/a:2",
+    ]
+    for name in ("a:1", f"a@sha256:{'0' * 64}"):
+        assert main(["pull", "-a", name]) == 125
+        assert last_error(capsys) == "tag can't be used with --all-tags/-a (name the repository alone)"
