@@ -305,6 +305,9 @@ def test_short_names_follow_registries_conf(rootless: Runner, fake: FakeRegistry
     env = {"CONTAINERS_REGISTRIES_CONF": str(conf)}
     output = rootless("pull", "tool:1", env=env).stdout
     assert f"Using {fake.address}/team/tool:1 for short name 'tool:1': an alias of registries.conf" in output
+    assert rootless("tag", f"{fake.address}/team/tool:1", "0.example/aaa:1", env=env).stdout == ""
+    printed = rootless("pull", "-q", "tool:1", env=env).stdout
+    assert printed == f"{fake.address}/team/tool:1\n", "the name that was pulled, not the first of the image's names"
     # CVE-2021-32635: what was pulled by a short name is found by it
     assert rootless("image", "inspect", "tool:1", env=env).returncode == 0
     assert rootless("image", "inspect", "tool:1", check=False).returncode != 0
