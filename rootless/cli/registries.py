@@ -146,6 +146,7 @@ def write_digest(path: str | None, digest: str) -> None:
 @compression_options
 @digestfile_option
 @format_option
+@value_option("--platform", metavar="OS/ARCH[/VARIANT]", help="Push only the image for it, without its index")
 @switch_option("-q", "--quiet", help="Show no progress, only the result")
 @registry_options()
 @click.argument("image", shell_complete=complete_names("images"))
@@ -161,6 +162,7 @@ def push(
     compression_level: int | None,
     digestfile: str | None,
     format: str | None,
+    platform: str | None,
     quiet: bool,
     image: str,
     destination: str | None,
@@ -175,7 +177,7 @@ def push(
     chunk = parse_size(chunk_size, "--chunk-size") if chunk_size else None
     if chunk is not None and chunk < 1:
         raise UsageError("--chunk-size must be at least one byte")
-    options = PushOptions(format, compression, compression_level, all, chunk, take_registry_options(flags))
+    options = PushOptions(format, compression, compression_level, all, chunk, take_registry_options(flags), platform)
     if all_tags and destination:
         raise UsageError("--all-tags and a destination do not go together")
     names = verbs.repository_tags(session.engine, image) if all_tags else [image]

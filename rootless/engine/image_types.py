@@ -115,13 +115,15 @@ class SaveOptions(NamedTuple):
     compression: gzip, zstd or none; in OCI formats that of the layers (None: as they were), of a docker-archive that of
     the whole (None: it is not compressed). level: that of the compression (None: its default). tag: for oci-dir, what
     the layout calls the image: with a tag the directory may be a layout already, in which the image that had this tag
-    gives way ("": the directory has to be new, and the image has its own names).
+    gives way ("": the directory has to be new, and the image has its own names). platform: the one to save of an index
+    (None: this host's).
     """
 
     format: str = "docker-archive"
     compression: str | None = None
     level: int | None = None
     tag: str = ""
+    platform: str | None = None
 
 
 class PushOptions(NamedTuple):
@@ -129,7 +131,7 @@ class PushOptions(NamedTuple):
 
     format: oci | v2s2 (None: that of the image). compression: gzip | zstd | none for all layers (None: gzip for those
     that are not compressed). all: push the images for all platforms of an index. chunk_size: bytes per request at most
-    (None: no limit).
+    (None: no limit). platform: push only the image for it (None: this host's), without the index that it is in.
     """
 
     format: str | None = None
@@ -138,6 +140,7 @@ class PushOptions(NamedTuple):
     all: bool = False
     chunk_size: int | None = None
     registry: RegistryOptions = RegistryOptions()
+    platform: str | None = None
 
 
 class Pushed(NamedTuple):

@@ -167,6 +167,7 @@ rootless save --format oci-dir -o layout/ debian:12
 @click.option(
     "--compression-level", type=int, metavar="N", help="How hard to compress: 1 to 9 for gzip, 1 to 22 for zstd"
 )
+@_PLATFORM
 @value_option(
     "-o", "--output", "target", metavar="PATH", type=click.Path(), help="File or directory (default: standard output)"
 )
@@ -182,6 +183,7 @@ rootless save --format oci-dir -o layout/ debian:12
 @pass_session
 def save(
     session: Session,
+    platform: str | None,
     target: str | None,
     compression: str | None,
     compression_level: int | None,
@@ -200,7 +202,7 @@ def save(
         raise UsageError("--compression-level needs --compression")
     from rootless.engine.image_types import SaveOptions
 
-    options = SaveOptions(form, compression, compression_level)
+    options = SaveOptions(form, compression, compression_level, platform=platform)
     verbs.save_images(session.engine, images, sink, options=options)
 
 

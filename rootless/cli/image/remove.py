@@ -13,6 +13,7 @@ from rootless.cli.declaration import (
     do_for_each,
     pass_session,
     switch_option,
+    value_option,
 )
 from rootless.cli.run_flags import confirm, filter_option_prune, force_option, names_or_all
 from rootless.engine import verbs
@@ -38,15 +39,16 @@ def _print_removed(removed: RemovedImage) -> None:
 @switch_option(
     "-f", "--force", help="Remove it even when stopped containers or several names use it; unknown is no error"
 )
+@value_option("--platform", metavar="OS/ARCH[/VARIANT]", help="Remove it only if it is for this platform")
 @click.argument("images", nargs=-1, metavar="IMAGE...", shell_complete=complete_names("images"))
 @pass_session
-def rm(session: Session, all: bool, force: bool, images: tuple[str, ...]) -> int:
+def rm(session: Session, all: bool, force: bool, platform: str | None, images: tuple[str, ...]) -> int:
     """Take each name away, and the image with its last name."""
     images = names_or_all(images, all, "an image", lambda: _every_name(session))
 
     def remove_one(name: str) -> None:
         try:
-            _print_removed(verbs.remove_image(session.engine, name, force=force))
+            _print_removed(verbs.remove_image(session.engine, name, force=force, platform=platform))
         except NotFound as e:
             if not force:
                 raise

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from rootless.engine.image_types import RegistryOptions
     from rootless.image.distribution.http_session import Access
     from rootless.image.distribution.shortnames import Registries
+    from rootless.image.manifest import Index
     from rootless.storage.store.index import ImageEntry
 
 
@@ -62,6 +63,38 @@ def require(engine: Engine, text: str) -> ImageEntry:
     if entry is None:
         raise ImageNotFound(f"no such image: '{text}'", hint="`rootless images` lists what is here")
     return entry
+
+
+def require_platform(engine: Engine, text: str, platform: str) -> ImageEntry:
+    """The local image for `platform` ("os/architecture[/variant]") that `text` means.
+
+    It is one of the images of the index that `text` means, without names of its own, or the image itself where it is
+    for that platform. Raises ImageNotFound, UsageError.
+    """
+    from rootless.image.platform import best_match, parse_platform
+
+    wanted = parse_platform(platform)
+    index = find_index(engine, text)
+    if index is None:
+        entry = require(engine, text)
+        if best_match([entry.config.platform], wanted) is None:
+            raise ImageNotFound(f"image '{text}' is for platform '{entry.config.platform}', not '{platform}'")
+        return entry
+    position = best_match([child.platform for child in index.manifests], wanted)
+    if position is None or not engine.store.blobs.has(index.manifests[position].digest):
+        raise ImageNotFound(
+            f"the image of '{text}' for platform '{platform}' is not here",
+            hint=f"bring it with `rootless pull --all-platforms {text}`",
+        )
+    return engine.store.index.load(index.manifests[position].digest)
+
+
+def find_index(engine: Engine, text: str) -> Index | None:
+    """The index of several platforms that `text` (a name or a digest) means; None where it means none."""
+    try:
+        return engine.store.index.find_index(str(qualify(engine, text)[0]))
+    except UsageError:
+        return engine.store.index.find_index(text)
 
 
 def familiar(name: str) -> str:

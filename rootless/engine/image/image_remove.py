@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from rootless.engine import events
 from rootless.engine.image.image_list import has_label, matches, users_by_image
-from rootless.engine.image.image_names import familiar, is_digest_name, qualify, repo_digests, require, tags
+from rootless.engine.image.image_names import (
+    familiar,
+    find_index,
+    is_digest_name,
+    qualify,
+    repo_digests,
+    require,
+    require_platform,
+    tags,
+)
 from rootless.engine.image_types import RemovedImage
 from rootless.engine.types import PruneReport
 from rootless.errors import ImageNotFound, InvalidInput, InvalidState, NotFound, RootlessError, UsageError
@@ -39,10 +48,7 @@ def tag_image(engine: Engine, source: str, target: str) -> None:
 
 def named_descriptor(engine: Engine, text: str) -> Descriptor:
     """The descriptor for a further name of what `text` names: that of the index if it is one, else of the manifest."""
-    try:
-        index = engine.store.index.find_index(str(qualify(engine, text)[0]))
-    except UsageError:
-        index = engine.store.index.find_index(text)
+    index = find_index(engine, text)
     if index is not None:
         return index.descriptor
     entry = require(engine, text)
@@ -59,12 +65,21 @@ def untag_image(engine: Engine, name: str) -> RemovedImage:
     return _noted(engine, entry, RemovedImage((familiar(full),), ()))
 
 
-def remove_image(engine: Engine, name: str, *, force: bool = False) -> RemovedImage:
+def remove_image(engine: Engine, name: str, *, force: bool = False, platform: str | None = None) -> RemovedImage:
     """Remove a name of an image, and with its last name the image. By an id the image goes with its name.
 
     Raises ImageNotFound; InvalidState when a container uses the image, or when an id is given and several repositories
     have the image. force: the names go all the same unless a container runs; the layers that a container needs stay.
+    platform: the image must be for it, and must not be one of several of an index, which go together.
     """
+    if platform is not None:
+        require_platform(engine, name, platform)
+        index = find_index(engine, name)
+        if index is not None and len(index.manifests) > 1:
+            raise InvalidState(
+                f"'{name}' is an index of {len(index.manifests)} images, of which none can be removed alone",
+                hint="`rootless manifest remove` makes a list without one of them",
+            )
     try:
         entry = require(engine, name)
     except (NotFound, InvalidInput):

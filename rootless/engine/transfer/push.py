@@ -8,7 +8,14 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from rootless.engine import events
-from rootless.engine.image.image_names import qualify, registries, registry_access, require
+from rootless.engine.image.image_names import (
+    find_index,
+    qualify,
+    registries,
+    registry_access,
+    require,
+    require_platform,
+)
 from rootless.engine.image_types import PullEvent, Pushed, PushOptions
 from rootless.engine.transfer import layer_bytes
 from rootless.engine.transfer.blob_sources import (
@@ -82,6 +89,8 @@ def push_image(
     options = options or PushOptions()
     if options.format is not None and options.format not in FORMATS:
         raise UsageError(f"unknown format '{options.format}'", hint=f"use one of: {', '.join(FORMATS)}")
+    if options.all and options.platform:
+        raise UsageError("--platform and --all do not go together")
     compression = parse_compression(options.compression or "gzip", options.compression_level)
     explicit = compression if options.compression or options.compression_level is not None else None
     if options.format == "v2s2" and compression.name == "zstd":
@@ -91,7 +100,7 @@ def push_image(
     store = engine.store
     with store.using():
         index = store.index.find_index(str(qualify(engine, text)[0])) if options.all else None
-        entry = require(engine, text) if index is None else None
+        entry = None if index is not None else _chosen(engine, text, options.platform)
         destination = _open(engine, reference, options.registry)
         try:
             running = _Push(engine, destination, reference.registry, options.format, explicit, options.chunk_size, say)
@@ -106,11 +115,18 @@ def push_image(
                 local = entry.manifest.descriptor
         finally:
             destination.close()
-        # As with docker the image gets the further name `repository@digest`, by which the registry knows it
-        store.index.tag(str(reference.with_digest(digest)), local)
+        # As with docker the image gets the further name `repository@digest`, by which the registry knows it. One image
+        # of an index has no names here: it would be listed as another image
+        if options.platform is None or find_index(engine, text) is None:
+            store.index.tag(str(reference.with_digest(digest)), local)
     say(PullEvent("", f"{reference.tag}: digest: {digest} size: {size}"))
     events.record_image(engine, "push", text, target or text)
     return Pushed(str(reference), digest, size)
+
+
+def _chosen(engine: Engine, text: str, platform: str | None) -> ImageEntry:
+    """The image to push. platform: see PushOptions."""
+    return require(engine, text) if platform is None else require_platform(engine, text, platform)
 
 
 def destination_name(engine: Engine, text: str) -> Reference:

@@ -8,7 +8,7 @@ import sys
 from typing import NamedTuple
 
 from rootless.engine import events
-from rootless.engine.image.image_names import familiar, qualify, require, tags
+from rootless.engine.image.image_names import familiar, qualify, require, require_platform, tags
 from rootless.engine.image_types import SaveOptions
 from rootless.engine.transfer import layer_bytes
 from rootless.engine.transfer.blob_sources import skipped
@@ -66,7 +66,7 @@ def save_images(
     if not names:
         raise UsageError("no image to save")
     with engine.store.using():
-        images = _chosen(engine, names)
+        images = _chosen(engine, names, options.platform)
         if format == "docker-archive":
             _save_docker(engine, images, output, compression)
         else:
@@ -194,16 +194,22 @@ def _refuse_full(directory: str) -> None:
         raise UsageError(f"directory '{directory}' is not empty", hint="give one that does not exist yet")
 
 
-def _chosen(engine: Engine, names: Sequence[str]) -> list[SavedImage]:
-    """The images to save, each with the names by which it was asked for; an image asked for by id has none."""
+def _chosen(engine: Engine, names: Sequence[str], platform: str | None) -> list[SavedImage]:
+    """The images to save, each with the names by which it was asked for; an image asked for by id has none.
+
+    platform: the one to take of an index, and that other images must have; None for this host's.
+    """
     chosen: dict[str, SavedImage] = {}
     for text in names:
-        entry = require(engine, text)
+        entry = require(engine, text) if platform is None else require_platform(engine, text, platform)
+        named = (
+            tags(entry) if platform is None else [each for some in engine.store.index.names().values() for each in some]
+        )
         full: tuple[str, ...] = ()
         if not text.startswith("sha256:"):
             try:
                 name = str(qualify(engine, text)[0])
-                full = (name,) if name in tags(entry) else ()
+                full = (name,) if name in named else ()
             except UsageError:
                 full = ()
         before = chosen.get(entry.manifest_digest)

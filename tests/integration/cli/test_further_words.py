@@ -172,3 +172,26 @@ def test_wait_for_a_state(busybox: Runner) -> None:
     busybox("run", "-d", "--rm", "--name", "brief", "--network=none", "busybox", "sh", "-c", "sleep 2; exit 4")
     assert busybox("wait", "--condition=exited", "brief").stdout == "4\n"
     busybox("rm", "awaited")
+
+
+@pytest.mark.once
+def test_one_platform_of_an_index(busybox: Runner, tmp_path: Path) -> None:
+    archive = tmp_path / "empty.tar"
+    archive.write_bytes(bytes(1024))
+    for architecture in ("amd64", "arm64"):
+        busybox("import", "--platform", f"linux/{architecture}", str(archive), f"part:{architecture}")
+    busybox("manifest", "create", "both", "part:amd64", "part:arm64")
+    for form in ("docker-archive", "oci-archive"):
+        saved = str(tmp_path / form)
+        busybox("save", "--platform", "linux/arm64", "--format", form, "-o", saved, "both")
+        shown = busybox("--root", str(tmp_path / f"store-{form}"), "load", "-q", "-i", saved)
+        assert shown.stdout == "Loaded image: both:latest\n"
+        words = ("inspect", "-f", "{{.Architecture}}", "both")
+        assert busybox("--root", str(tmp_path / f"store-{form}"), *words).stdout == "arm64\n"
+    for wrong, name in (("linux/s390x", "both"), ("linux/arm64", "part:amd64")):
+        for verb in (("save", "-o", str(tmp_path / "none")), ("rmi",), ("push",)):
+            done = busybox(*verb, "--platform", wrong, name, check=False)
+            assert (done.returncode, "platform" in done.stderr, done.stderr.count("\n")) == (1, True, 1)
+    assert "none can be removed alone" in busybox("rmi", "--platform", "linux/arm64", "both", check=False).stderr
+    assert busybox("rmi", "--platform", "linux/arm64", "part:arm64").stdout.startswith("Untagged: part:arm64")
+    busybox("rmi", "both", "part:amd64")

@@ -127,6 +127,23 @@ def test_every_tag(rootless: Runner, registry: Registry, tmp_path: Path) -> None
     assert rootless("pull", "-a", f"{registry.address}/tags/none", check=False).returncode == 1
 
 
+def test_one_platform_of_an_index_is_pushed_alone(rootless: Runner, registry: Registry, tmp_path: Path) -> None:
+    archive = tmp_path / "empty.tar"
+    archive.write_bytes(bytes(1024))
+    for architecture in ("amd64", "arm64"):
+        rootless("import", "--platform", f"linux/{architecture}", str(archive), f"part:{architecture}")
+    rootless("manifest", "create", "both", "part:amd64", "part:arm64")
+    listed = ("images", "--format", "{{.Repository}}:{{.Tag}} {{.Digest}} {{.ID}}")
+    before = rootless(*listed).stdout
+    name = f"{registry.address}/platforms/app:1"
+    rootless("push", "-q", "--platform", "linux/arm64", "both", name)
+    assert rootless(*listed).stdout == before
+    rootless("pull", "-q", "--platform", "linux/arm64", name)
+    assert rootless("inspect", "-f", "{{.Architecture}}", name).stdout == "arm64\n"
+    assert rootless("pull", "-q", "--platform", "linux/amd64", name, check=False).returncode == 1
+    assert "do not go together" in rootless("push", "--all", "--platform", "linux/arm64", "both", check=False).stderr
+
+
 def test_policies(rootless: Runner, registry: Registry, tmp_path: Path) -> None:
     name = f"{registry.address}/policies/app:1"
     assert rootless("pull", "--policy", "never", name, check=False).returncode == 1
