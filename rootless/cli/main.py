@@ -64,6 +64,7 @@ _ABSENT_OPTIONS = {
     "--gpus": "give the devices by --device /dev/nvidia0 and the like, and the driver's libraries by -v",
     "--link": "containers on a network with a name find each other by name: network create NET, run --network NET",
     "--pod": _NO_PODS,
+    "--rootfs": "make an image of the directory: tar -C DIR -c . | rootless import - NAME",
 }
 _NO_DAEMON = "there is no daemon to talk to: the command itself does the work, on this host"
 _ABSENT_GLOBAL_OPTIONS = {

@@ -19,6 +19,8 @@ from rootless.cli.declaration import (
 from rootless.engine import verbs
 from rootless.errors import UsageError
 
+_ONE_LOG = "it tells the lines of several containers apart, and here logs shows those of one"
+
 
 @command(("container inspect",), "Display detailed information on containers")
 @value_option("-f", "--format", metavar="FORMAT", help="'json' or a Go template over the object")
@@ -32,7 +34,11 @@ def inspect(session: Session, format: str | None, size: bool, names: tuple[str, 
     return print_objects(names, lambda name: verbs.inspect_container(session.engine, name, size=size), format)
 
 
-@command("logs", "Fetch the logs of a container")
+@command(
+    "logs",
+    "Fetch the logs of a container",
+    rules=CommandRules(absent={"--color": _ONE_LOG, "--names": _ONE_LOG}),
+)
 @switch_option("-f", "--follow", help="Go on with what comes")
 @value_option(
     "--since", metavar="TIME", help="From this time on: RFC 3339, seconds since 1970, or a duration such as 10m"

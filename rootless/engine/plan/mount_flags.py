@@ -146,6 +146,11 @@ def _volume_option(spec: MountSpec, option: str, text: str) -> MountSpec:
         return spec._replace(options=(*spec.options, option))
     if option in _CONSISTENCY:
         return spec
+    if option == "O" or option.startswith(("upperdir=", "workdir=")):
+        raise UsageError(
+            f"volume specification '{text}': there are no overlay volumes (--volume)",
+            hint="mount it with ro, or copy it to a volume: rootless volume import",
+        )
     raise UsageError(f"invalid option '{option}' in volume specification '{text}' (--volume)")
 
 
@@ -266,6 +271,11 @@ def _mount_field(spec: MountSpec, name: str, value: str) -> MountSpec:
     if name in _FLAGS and _boolean(name, value):
         opposite = name.removeprefix("no") if name.startswith("no") else f"no{name}"
         return spec._replace(options=(*(o for o in spec.options if o != opposite), name))
+    if name in ("volume-subpath", "subpath"):
+        raise UsageError(
+            f"cannot mount '{value}' of '{spec.source}' alone (--mount)",
+            hint="a container that has the volume could lead the path elsewhere: mount the whole volume",
+        )
     raise UsageError(f"invalid field '{name}={value}' for a mount of type {kind} (--mount)")
 
 

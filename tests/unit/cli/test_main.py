@@ -357,3 +357,19 @@ def test_pull_every_tag(engine: Callable[..., Verbs], capsys: pytest.CaptureFixt
     for name in ("a:1", f"a@sha256:{'0' * 64}"):
         assert main(["pull", "-a", name]) == 125
         assert last_error(capsys) == "tag can't be used with --all-tags/-a (name the repository alone)"
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["run", "--rootfs", "/x"], "make an image of the directory: tar"),
+        (["logs", "--color", "x"], "logs shows those of one"),
+        (["logs", "--names", "x"], "logs shows those of one"),
+    ],
+)
+def test_what_is_refused_has_a_reason(
+    engine: Callable[..., Verbs], capsys: pytest.CaptureFixture[str], words: list[str], reason: str
+) -> None:
+    engine()
+    assert main(words) == 125
+    assert reason in last_error(capsys)

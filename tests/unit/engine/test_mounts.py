@@ -175,3 +175,12 @@ def test_the_parsers_raise_nothing_else(text: str) -> None:
             parse(text)
         except UsageError:
             pass
+
+
+def test_overlay_volumes_and_parts_of_volumes_are_refused_with_a_reason() -> None:
+    for text in ("/src:/dst:O", "data:/dst:O,upperdir=/up"):
+        with pytest.raises(UsageError, match="there are no overlay volumes"):
+            parse_volume(text, "/")
+    for field in ("volume-subpath", "subpath"):
+        with pytest.raises(UsageError, match="cannot mount 'a/b' of 'data' alone"):
+            parse_mount(f"type=volume,source=data,target=/dst,{field}=a/b", "/")
