@@ -63,6 +63,10 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "du": ("build:du", "Show what the build cache takes"),
         "prune": ("build:prune", "Remove the build cache"),
     },
+    "cdi": {
+        "list": ("cdi:list_", "List the devices that --device VENDOR/CLASS=NAME can name"),
+        "validate": ("cdi:validate", "Check CDI specifications"),
+    },
     "container": {
         "attach": ("container.attached:attach", "Attach the terminal's streams to a running container"),
         "commit": ("container.snapshot:commit", "Make an image of a container's changes"),

@@ -10,6 +10,8 @@ EXAMPLES: dict[str, str] = {
     "builder prune": "rootless builder prune\nrootless builder prune --all --force\n"
     "rootless builder prune --filter until=48h",
     "config": "rootless config\nrootless config | grep storage_driver",
+    "cdi list": 'rootless cdi list\nrootless run --device "$(rootless cdi list --quiet | head -n 1)" debian',
+    "cdi validate": "rootless cdi validate\nrootless cdi validate ~/.config/cdi/nvidia.json",
     "container attach": "rootless attach web\nrootless attach --detach-keys ctrl-x web\nrootless attach --no-stdin web",
     "container create": "rootless create --name web -p 8080:80 nginx\n"
     "id=$(rootless create busybox true) && rootless start --attach $id",

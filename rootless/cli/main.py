@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 _PROGRAM = "rootless"
 _NOUNS = {
     "builder": "Manage builds",
+    "cdi": "Show the devices that CDI specifications describe",
     "container": "Manage containers",
     "image": "Manage images",
     "manifest": "Manage lists of images for several platforms",
@@ -31,6 +32,7 @@ _NOUNS = {
 # These further names of commands, which docker has, are not shown in the lists
 _ALIASES = {
     "": {"buildx": "builder", "list": "ps", "ls": "ps"},
+    "cdi": {"ls": "list"},
     "container": {"list": "ls", "ps": "ls", "remove": "rm"},
     "image": {"list": "ls", "remove": "rm", "unmount": "mount", "umount": "mount"},
     "network": {"list": "ls", "remove": "rm"},
@@ -61,7 +63,6 @@ _ABSENT_NETWORK_COMMANDS = {
 }
 _LEVELS = ("trace", "debug", "info", "warn", "warning", "error", "fatal", "panic")
 _ABSENT_OPTIONS = {
-    "--gpus": "give the devices by --device /dev/nvidia0 and the like, and the driver's libraries by -v",
     "--link": "containers on a network with a name find each other by name: network create NET, run --network NET",
     "--pod": _NO_PODS,
     "--rootfs": "make an image of the directory: tar -C DIR -c . | rootless import - NAME",

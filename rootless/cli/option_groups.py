@@ -8,7 +8,7 @@ GROUPS: dict[str, str] = {
     "Image": "pull platform quiet",
     "Network": "network network_alias ip mac_address publish_all expose hostname domainname add_host dns dns_search "
     "dns_option",
-    "Files and volumes": "mount tmpfs volumes_from read_only shm_size device storage_driver",
+    "Files and volumes": "mount tmpfs volumes_from read_only shm_size device gpus storage_driver",
     "Environment and labels": "env_file tz umask label label_file annotation cidfile",
     "Users and ids": "userns uidmap gidmap group_add root_emulation",
     "Life": "restart replace init stop_signal stop_timeout attach detach_keys sig_proxy log_driver log_opt",

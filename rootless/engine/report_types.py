@@ -8,6 +8,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from rootless.errors import RootlessError
+
 # the kinds of a StoreFinding
 BLOB, LAYER, IMAGE, CONTAINER, VOLUME, NAME, GARBAGE, INDEX = (
     "blob", "layer", "image", "container", "volume", "name", "garbage", "index")  # fmt: skip
@@ -194,6 +198,22 @@ class CheckResult(NamedTuple):
     def is_sound(self) -> bool:
         """Whether no damage is left."""
         return not any(each.is_damage and not each.repaired for each in self.findings)
+
+
+class CdiDevice(NamedTuple):
+    """A device that a CDI specification describes. name: VENDOR/CLASS=NAME; file: the specification."""
+
+    name: str
+    file: str
+
+
+class CdiFile(NamedTuple):
+    """What a check of a CDI specification found. path: "" for an error of several files; devices: how many it has."""
+
+    path: str
+    kind: str
+    devices: int
+    error: RootlessError | None
 
 
 class Explanation(NamedTuple):

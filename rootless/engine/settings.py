@@ -30,6 +30,7 @@ class Settings(NamedTuple):
     cgroup_parent: str = ""
     strict_limits: bool = False
     keep_layer_blobs: bool = False
+    cdi_spec_dirs: str = ""
 
 
 # What each setting means, in words for `rootless config` and the man page.
@@ -49,6 +50,8 @@ ABOUT = {
     "cgroup_parent": "a directory of the cgroup tree that is yours, or a .slice of your systemd; empty: what is found",
     "strict_limits": "whether a limit that the host cannot enforce is an error instead of a warning",
     "keep_layer_blobs": "whether a layer's compressed bytes are kept beside its unpacked files",
+    "cdi_spec_dirs": "directories of CDI specifications, with colons between them; empty: /etc/cdi, /var/run/cdi, "
+    "~/.config/cdi",
 }
 
 

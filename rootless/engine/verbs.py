@@ -106,6 +106,8 @@ MODULES = {
     "build_cache_usage": "upkeep.build_cache",
     "limit_build_cache": "upkeep.build_cache",
     "settings_in_force": "upkeep.system",
+    "list_cdi_devices": "devices.cdi_files",
+    "check_cdi_files": "devices.cdi_files",
     "stream_events": "events",
     "record_event": "events",
 }
@@ -138,6 +140,8 @@ if TYPE_CHECKING:
     from rootless.engine.container.stats import container_stats as container_stats
     from rootless.engine.container.top import container_processes as container_processes
     from rootless.engine.container.update import update_container as update_container
+    from rootless.engine.devices.cdi_files import check_cdi_files as check_cdi_files
+    from rootless.engine.devices.cdi_files import list_cdi_devices as list_cdi_devices
     from rootless.engine.events import record_event as record_event
     from rootless.engine.events import stream_events as stream_events
     from rootless.engine.files.commit import commit_container as commit_container

@@ -93,6 +93,7 @@ class ContainerOptions(NamedTuple):
     volumes_from: tuple[str, ...] = ()
     shm_size: str | None = None
     device: tuple[str, ...] = ()
+    gpus: tuple[str, ...] = ()
     # isolation
     cap_add: tuple[str, ...] = ()
     cap_drop: tuple[str, ...] = ()

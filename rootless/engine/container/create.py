@@ -218,7 +218,7 @@ def publish(engine: Engine, planned: ContainerPlan) -> None:
     from rootless.records.json_file import write_record
 
     containers, launch = engine.store.containers, planned.launch
-    write_record(f"{launch.bundle}/config.json", planned.config.to_json(), durable=False)
+    write_record(f"{launch.bundle}/config.json", planned.config_json(), durable=False)
     for attempt in range(_NAME_ATTEMPTS):
         containers.write_launch(launch.id, launch, durable=False)
         try:

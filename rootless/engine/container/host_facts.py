@@ -14,7 +14,7 @@ from rootless.engine.container import joins
 from rootless.engine.plan import identity, launchfile, networking, oci_process
 from rootless.engine.plan.container_plan import ContainerFacts, ImageFacts, Joins, Mounts, Places, ProcessFacts
 from rootless.engine.plan.environment import parse_env, parse_labels
-from rootless.engine.plan.security import hard_limits, parse_device, seccomp_profile
+from rootless.engine.plan.security import hard_limits, is_cdi_name, parse_device, seccomp_profile, wants_cdi
 from rootless.errors import UsageError
 from rootless.records.container_options import ContainerOptions
 from rootless.runtime import capabilities as kernel_capabilities
@@ -24,6 +24,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rootless.engine.context import Engine
     from rootless.engine.image_in_use import ImageInUse
+    from rootless.engine.plan.device_edits import DeviceEdits
     from rootless.engine.plan.identity import Identity
     from rootless.host.cgroups import Delegation
     from rootless.records.id_map import IdMap
@@ -135,6 +136,7 @@ def _process(
         emulation=emulation,
         has_queues=bool(runtime) and os.path.isdir("/dev/mqueue"),
         zone_file=_zone_file(options.tz) if options.tz else "",
+        edits=device_edits(engine, options, who.id_map),
     )
 
 
@@ -245,6 +247,8 @@ def _devices(options: ContainerOptions) -> tuple[tuple[str, str, str], ...]:
         for path in _openable_devices():
             found[path] = (path, path, "rwm")
     for text in options.device:
+        if is_cdi_name(text):
+            continue
         host, inside, permissions = parse_device(text)
         try:
             mode = os.stat(host).st_mode
@@ -261,6 +265,15 @@ def _devices(options: ContainerOptions) -> tuple[tuple[str, str, str], ...]:
         else:
             raise UsageError(f"'{host}' is not a device (--device)")
     return tuple(found.values())
+
+
+def device_edits(engine: Engine, options: ContainerOptions, id_map: IdMap) -> DeviceEdits | None:
+    """What the devices of CDI change that a container has by --device and --gpus; None where it has none of them."""
+    if not wants_cdi(options):
+        return None
+    from rootless.engine.devices.device_requests import edits_of_devices
+
+    return edits_of_devices(engine, options, id_map)
 
 
 def _is_device(path: str) -> bool:

@@ -190,10 +190,30 @@ def _host_config(
             for mount in config.mounts
             if mount.fstype == "bind" and mount.source.startswith("/dev/") and mount.destination.startswith("/dev/")
         ],
+        "DeviceRequests": _device_requests(options) or None,
         "MaskedPaths": config.linux.masked_paths,
         "ReadonlyPaths": config.linux.readonly_paths,
         "Init": options.init,
     }
+
+
+def _device_requests(options: ContainerOptions) -> list[dict[str, object]]:
+    """The devices that were asked for by their CDI names, and by --gpus, as docker shows both."""
+    from rootless.engine.plan.security import is_cdi_name, wants_cdi
+
+    if not wants_cdi(options):
+        return []
+    from rootless.engine.plan.device_edits import parse_gpus
+
+    names = [text for text in options.device if is_cdi_name(text)]
+    shown: list[dict[str, object]] = []
+    if names:
+        shown.append({"Driver": "cdi", "Count": 0, "DeviceIDs": names, "Capabilities": None, "Options": None})
+    for request in map(parse_gpus, options.gpus):
+        ids = list(request.names) or None
+        found = {"Driver": "", "Count": request.number, "DeviceIDs": ids, "Capabilities": [["gpu"]], "Options": {}}
+        shown.append(found)
+    return shown
 
 
 def _limits(options: ContainerOptions, cgroup: CgroupPlan) -> dict[str, object]:

@@ -263,12 +263,15 @@ def refresh(engine: Engine, container_id: str, *, first: bool) -> str:
     record = containers.read(container_id)
     from rootless.engine.container import joins
     from rootless.engine.plan.bundle import rejoin
+    from rootless.engine.plan.security import wants_cdi
 
     if joins.named_containers(options):
         joined = joins.resolve(engine, options, record.network.mode)
         config = read_record(f"{directory}/config.json", what="bundle")
         rejoin(Fields(config, "config.json"), joined.namespaces)
         write_record(f"{directory}/config.json", config)
+    if wants_cdi(options):
+        _renew_devices(engine, record, directory)
     launch = containers.read_launch(container_id)
     before = launch.to_json()
     # The runtime directory may be another one than at the last start: after a login or reboot $XDG_RUNTIME_DIR differs,
@@ -298,6 +301,23 @@ def refresh(engine: Engine, container_id: str, *, first: bool) -> str:
     if launch.to_json() != before:
         containers.write_launch(container_id, launch)
     return directory
+
+
+def _renew_devices(engine: Engine, record: ContainerRecord, directory: str) -> None:
+    """Read the specifications of CDI again: a reboot, or another driver, may have changed what they say."""
+    from rootless.engine.container.host_facts import device_edits
+    from rootless.engine.plan.device_edits import take_back
+    from rootless.records.json_file import read_record, write_record
+
+    edits = device_edits(engine, record.options, record.id_map)
+    if edits is None:
+        return
+    for warning in edits.warnings:
+        engine.warn(warning)
+    config = read_record(f"{directory}/config.json", what="bundle")
+    take_back(config)
+    edits.apply(config)
+    write_record(f"{directory}/config.json", config)
 
 
 def _filter_path(engine: Engine, record: ContainerRecord, directory: str, launch: LaunchPlan) -> str | None:

@@ -108,10 +108,16 @@ def plan_of(engine: Engine, container_id: str) -> tuple[LaunchPlan, list[str]]:
     return launch, [mount.destination for mount in _bundle_config(directory).mounts]
 
 
-def _bundle_config(directory: str) -> OciConfig:
+def _bundle_config(directory: str, *, without_devices: bool = False) -> OciConfig:
+    """The container's configuration. without_devices: before what devices of CDI change, which are this host's."""
     from rootless.runtime.spec.oci_config import OciConfig
 
-    return OciConfig.from_json(read_record(f"{directory}/config.json", what="bundle"))
+    config = read_record(f"{directory}/config.json", what="bundle")
+    if without_devices:
+        from rootless.engine.plan.device_edits import take_back
+
+        take_back(config)
+    return OciConfig.from_json(config)
 
 
 def _full_name(engine: Engine, name: str) -> str:
@@ -132,8 +138,8 @@ def _layer(engine: Engine, container_id: str, *, squash: bool) -> NewLayer | Non
 def _config(engine: Engine, record: ContainerRecord, image: ImageConfig) -> Fields:
     """The image's config, changed by the options of the container, as docker merges the two."""
     directory = engine.store.containers.path(record.id)
-    process = _bundle_config(directory).first_process()
     options = record.options
+    process = _bundle_config(directory, without_devices=True).first_process()
     config: Fields = dict(image.config)
     config["Env"] = _env(process.env, image, options, default_home=record.default_home)
     if options.entrypoint is not None:

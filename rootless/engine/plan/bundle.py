@@ -180,13 +180,8 @@ def make_config(options: ContainerOptions, image: ImageDefaults, facts: BundleFa
     Raises UsageError, naming the flag, for options that are wrong or cannot be combined.
     """
     secure = security.parse_security_options(options.security_opt)
-    warnings = [
-        # a read-only mount does not stop write(2) to a device, and only the host's root can load a filter of devices
-        f"device '{inside}': the permissions '{permissions}' cannot be enforced without the host's root; what you may"
-        " do with the device, the container may"
-        for _, inside, permissions in facts.devices
-        if not {"r", "w"} <= set(permissions)
-    ]
+    restricted = [unenforced_permissions(inside, permissions) for _, inside, permissions in facts.devices]
+    warnings = [warning for warning in restricted if warning]
     namespaces = facts.namespaces
     user, lost = process.user(facts.account, facts.id_map, keep_groups="keep-groups" in options.group_add)
     warnings += lost
@@ -331,12 +326,24 @@ def _device_mounts(facts: BundleFacts) -> list[BundleMount]:
     # with them is what their modes on the host allow to the user: device cgroups need the host's root (device rules are
     # BPF programs). A missing "w" makes the mount read-only, which keeps the node's mode and owner; the kernel does not
     # let it stop writes to the device itself
-    return [
-        BundleMount(
-            inside, "bind", host, ("bind", "rprivate", "nosuid", "noexec", *(() if "w" in permissions else ("ro",)))
-        )
-        for host, inside, permissions in facts.devices
-    ]
+    return [device_mount(*device) for device in facts.devices]
+
+
+def device_mount(host: str, inside: str, permissions: str) -> BundleMount:
+    """The bind mount of one node of the host. permissions: letters of "rwm"."""
+    sealed = () if "w" in permissions else ("ro",)
+    return BundleMount(inside, "bind", host, ("bind", "rprivate", "nosuid", "noexec", *sealed))
+
+
+def unenforced_permissions(inside: str, permissions: str) -> str:
+    """The warning about a device that was to be readable or writable only; "" for one that may be both."""
+    if {"r", "w"} <= set(permissions):
+        return ""
+    # a read-only mount does not stop write(2) to a device, and only the host's root can load a filter of devices
+    return (
+        f"device '{inside}': the permissions '{permissions}' cannot be enforced without the host's root; what you may"
+        " do with the device, the container may"
+    )
 
 
 def _mappings(extents: Iterable[Extent]) -> list[dict[str, int]]:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from rootless.engine.plan.bundle import NamespaceChoice, ResolvedMount
+    from rootless.engine.plan.device_edits import DeviceEdits
     from rootless.engine.plan.identity import Identity
     from rootless.engine.plan.networking import Network
     from rootless.engine.plan.users import Account
@@ -107,7 +108,7 @@ class ProcessFacts(NamedTuple):
     for our own reaper; runtime: path of another OCI runtime, "" for ours; profile: the OCI seccomp profile in force,
     None for none; filter_path: where its compiled filter is kept; emulation: the filters of an emulated root, None
     where root is not emulated; has_queues: whether the host has /dev/mqueue, which only another runtime needs to know;
-    zone_file: host path of the time zone of --tz, "" for the image's.
+    zone_file: host path of the time zone of --tz, "" for the image's; edits: what devices of CDI change, None without.
     """
 
     env: tuple[tuple[str, str | None], ...] = ()
@@ -121,6 +122,7 @@ class ProcessFacts(NamedTuple):
     emulation: RootEmulation | None = None
     has_queues: bool = False
     zone_file: str = ""
+    edits: DeviceEdits | None = None
 
 
 class Joins(NamedTuple):
@@ -191,6 +193,13 @@ class ContainerPlan:
         self.has_apt_file = False
         self.warnings: list[str] = []
 
+    def config_json(self) -> dict[str, object]:
+        """The content of config.json, with what devices of CDI change in it."""
+        config = self.config.to_json()
+        if self.facts.process.edits is not None:
+            self.facts.process.edits.apply(config)
+        return config
+
     def rename(self, name: str) -> None:
         """Change the container's name wherever the plan holds it: creating tries another name when one is taken."""
         self.record.name = name
@@ -235,6 +244,8 @@ def _config(planned: ContainerPlan, image: ImageDefaults) -> BundleConfig:
     )
     config, warnings = make_config(options, image, bundle)
     planned.warnings += warnings
+    if process.edits is not None:
+        planned.warnings += process.edits.warnings
     if process.emulation is not None:
         from rootless.engine.plan import root_emulation
 

@@ -21,7 +21,7 @@ def explain_plan(planned: ContainerPlan) -> Explanation:
     from rootless.runtime.spec.oci_config import OciConfig
 
     # Written and read again, as the monitor will find them: JSON makes lists of tuples
-    config, launch = json.loads(json.dumps([planned.config.to_json(), planned.launch.to_json()]))
+    config, launch = json.loads(json.dumps([planned.config_json(), planned.launch.to_json()]))
     return Explanation(config, launch, tuple(_steps(OciConfig.from_json(config), planned.launch)))
 
 

@@ -193,8 +193,20 @@ def parse_device(text: str) -> tuple[str, str, str]:
         or not set(permissions) <= set("rwm")
         or ".." in container.split("/")
     ):
-        raise UsageError(f"invalid --device '{text}'", hint="write /dev/NAME[:/dev/NAME_INSIDE[:rwm]]")
+        raise UsageError(
+            f"invalid --device '{text}'", hint="write /dev/NAME[:/dev/NAME_INSIDE[:rwm]], or VENDOR/CLASS=NAME of CDI"
+        )
     return host, container, permissions
+
+
+def is_cdi_name(text: str) -> bool:
+    """Whether a text of --device is meant as the name VENDOR/CLASS=NAME of a device of CDI, and not as a path."""
+    return not text.startswith("/") and "/" in text and "=" in text
+
+
+def wants_cdi(options: ContainerOptions) -> bool:
+    """Whether a container has devices of CDI, whose specifications each start reads."""
+    return bool(options.gpus) or any(map(is_cdi_name, options.device))
 
 
 def hard_limits() -> dict[str, int]:

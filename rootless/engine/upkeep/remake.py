@@ -105,7 +105,7 @@ def remake(engine: Engine, record: ContainerRecord, damaged: list[Damage], set_a
             set_aside(f"{directory}/{name}")
     try:
         if "config.json" in names:
-            write_record(f"{directory}/config.json", planned.config.to_json())
+            write_record(f"{directory}/config.json", planned.config_json())
         if "launch.json" in names:
             engine.store.containers.write_launch(record.id, planned.launch)
         if MARK in names:

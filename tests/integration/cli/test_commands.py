@@ -64,7 +64,7 @@ def test_run_reads_standard_input(busybox: Runner) -> None:
         (["run", "--pull=never", "nosuch"], 125, "no such image: 'nosuch'"),
         (["run", "--privilged", "busybox"], 125, "did you mean '--privileged'"),
         (["run", "--ulimit", "nofile=x", "busybox"], 125, "nofile"),
-        (["run", "--gpus", "all", "busybox"], 125, "no such option '--gpus'"),
+        (["run", "--link", "db", "busybox"], 125, "no such option '--link'"),
         (["run", "--memory", "1x", "busybox"], 125, "'1x' is not a size (--memory)"),
         (["update", "--memory", "1g", "nosuch"], 1, "no such container: 'nosuch'"),
         (["stats", "--no-stream", "nosuch"], 1, "no such container: 'nosuch'"),

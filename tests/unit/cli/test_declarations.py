@@ -121,7 +121,7 @@ def test_sig_proxy_is_on_unless_said_otherwise() -> None:
     assert run.make_context("run", ["--sig-proxy=false", "image"]).params["sig_proxy"] is False
 
 
-@pytest.mark.parametrize("flag", ["--kernel-memory", "--cpu-rt-runtime", "--gpus", "--link"])
+@pytest.mark.parametrize("flag", ["--kernel-memory", "--cpu-rt-runtime", "--pod", "--link"])
 def test_flags_of_docker_that_do_nothing_here_are_errors(flag: str) -> None:
     with pytest.raises(click.NoSuchOption):
         run.make_context("run", [flag, "1", "image"])

@@ -253,7 +253,7 @@ def test_version_and_help_need_no_engine(capsys: pytest.CaptureFixture[str]) -> 
         (["run", "-h"], "option '-h' requires an argument (see 'rootless run --help')"),
         (["run", "-t=maybe", "x"], "invalid value 'maybe' for switch '-t': true or false (see 'rootless run --help')"),
         (["compose", "up"], "no such command 'compose' (compose needs docker's API, which rootless does not serve)"),
-        (["run", "--gpus=all", "x"], "no such option '--gpus' (give the devices by --device /dev/nvidia0"),
+        (["run", "--link=db", "x"], "no such option '--link' (containers on a network with a name find each other"),
         (["help", "nope"], "no such command 'nope' (see 'rootless --help')"),
         (["help", "run", "x"], "'run' has no subcommands (see 'rootless help run')"),
     ],
