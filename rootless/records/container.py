@@ -251,13 +251,15 @@ class ContainerNeeds:
     """What a container needs of the rest of the store: all that garbage collection must know of it.
 
     It is read by itself, so that a wrong value elsewhere in record.json keeps neither images nor volumes from being
-    collected, and what it names is safe as long as it can be read.
+    collected, and what it names is safe as long as it can be read. layers: chain ids; mounts_images: whether it mounts
+    other images than its own (--mount type=image), whose layers config.json names.
     """
 
-    __slots__ = ("layers", "manifest_digest", "volumes")
+    __slots__ = ("layers", "manifest_digest", "mounts_images", "volumes")
 
     def __init__(self, layers: list[str], manifest_digest: str, volumes: list[str]) -> None:
         self.layers = layers
+        self.mounts_images = False
         self.manifest_digest = manifest_digest
         self.volumes = volumes
 
@@ -270,4 +272,6 @@ class ContainerNeeds:
         # A JSON object without an id is no record. That it names no layers must not be taken for a container that needs
         # none: what it needed would be collected.
         fields.text("id")
-        return cls(fields.texts("layers"), fields.text("manifest_digest", ""), fields.texts("volumes"))
+        needs = cls(fields.texts("layers"), fields.text("manifest_digest", ""), fields.texts("volumes"))
+        needs.mounts_images = any(mount.text("kind", "") == "image" for mount in fields.objects("mounts"))
+        return needs

@@ -193,10 +193,11 @@ class _Look:
             try:
                 record = containers.read(container_id)
                 containers.read_state(container_id)
+                needed = containers.read_needs(container_id).layers
             except RootlessError as e:
                 self._found.append(StoreFinding(CONTAINER, container_id, e.message))
                 continue
-            missing = [each for each in record.layers if not self._store.layers.has(each)]
+            missing = [each for each in needed if not self._store.layers.has(each)]
             if missing:
                 text = f"'{record.name}' lacks {len(missing)} of its layers"
                 self._found.append(StoreFinding(CONTAINER, container_id, text, tuple(missing)))

@@ -150,9 +150,35 @@ class Containers:
         return record
 
     def read_needs(self, container_id: str) -> ContainerNeeds:
-        """What garbage collection must keep for the container. Raises NotFound, InvalidInput."""
+        """What garbage collection must keep for the container; `layers` has those of images that it mounts, too.
+
+        Raises NotFound; InvalidInput where damaged files leave unknown what it needs.
+        """
         path = self.path(container_id, "record.json")
-        return ContainerNeeds.from_json(read_record(path, what="container record"), path)
+        needs = ContainerNeeds.from_json(read_record(path, what="container record"), path)
+        if needs.mounts_images:
+            needs.layers += self.mounted_layers(container_id)
+        return needs
+
+    def mounted_layers(self, container_id: str) -> Ids:
+        """The chain ids of the layers that config.json mounts: those of the images of --mount type=image.
+
+        Raises NotFound, InvalidInput.
+        """
+        from rootless.storage.store.moved_paths import LOWERDIR
+
+        path = self.path(container_id, "config.json")
+        found: dict[str, None] = {}
+        for mount in Fields(self.read_config(container_id), path).objects("mounts"):
+            # The paths may be those of before the store was moved: the name of a layer's directory says enough
+            overlaid = [word.removeprefix(LOWERDIR) for word in mount.texts("options") if word.startswith(LOWERDIR)]
+            for directory in (mount.text("source", ""), *overlaid):
+                above, _, name = directory.removesuffix("/diff").rpartition("/")
+                layer = name.partition("+")[0]
+                is_layer = len(layer) == 64 and _HEX.issuperset(layer)
+                if is_layer and above.endswith("/layers") and directory.endswith("/diff"):
+                    found[f"sha256:{layer}"] = None
+        return list(found)
 
     def _name(self, container_id: str) -> str:
         """The name in the record. Nothing else of the record is read, so that a damaged value in it does not matter."""

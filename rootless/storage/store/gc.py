@@ -255,9 +255,9 @@ class _Collector:
             except NewerFormat:
                 raise
             except InvalidInput:
-                # The record is damaged, so launch.json says which layers are needed. When that is damaged too, the
-                # InvalidInput leaves this function, and every layer stays.
-                layers.update(self._mounted(container_id))
+                # The record is damaged, so launch.json and config.json say which layers are needed. When one of these
+                # is damaged too, the InvalidInput leaves this function, and every layer stays.
+                layers.update(self._mounted(container_id), store.containers.mounted_layers(container_id))
                 continue
             layers.update(needs.layers)
             try:

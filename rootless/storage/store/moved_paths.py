@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     Move = Callable[[str], str]
 
-_LAYER = "lowerdir+="  # of an image that is mounted as an overlay: the option's value is a directory of a layer
+LOWERDIR = "lowerdir+="  # of an image that is mounted as an overlay: the option's value is a directory of a layer
 
 
 def move_from(old: str, new: str) -> Move:
@@ -84,6 +84,6 @@ def move_config(config: dict[str, object], move: Move) -> None:
 
 
 def _move_option(option: object, move: Move) -> object:
-    if isinstance(option, str) and option.startswith(_LAYER):
-        return _LAYER + move(option.removeprefix(_LAYER))
+    if isinstance(option, str) and option.startswith(LOWERDIR):
+        return LOWERDIR + move(option.removeprefix(LOWERDIR))
     return option

@@ -70,5 +70,8 @@ def test_a_wrong_value_is_named(members: dict[str, object], complaint: str) -> N
 def test_what_is_needed_of_the_store_is_read_by_itself() -> None:
     needs = ContainerNeeds.from_json({**make_record().to_json(), "labels": 7, "id_map": None})
     assert (needs.layers, needs.manifest_digest, needs.volumes) == (["sha256:1"], "sha256:2", ["data"])
+    assert not needs.mounts_images
+    mounts = [{"kind": "image", "source": "busybox", "target": "/img"}]
+    assert ContainerNeeds.from_json({"id": "c0ffee", "mounts": mounts}).mounts_images
     with pytest.raises(InvalidInput, match="version 99"):
         ContainerNeeds.from_json({"version": 99})

@@ -120,6 +120,28 @@ def test_image_mount(busybox: Runner) -> None:
     assert written.returncode == 1
 
 
+def test_the_layers_of_a_mounted_image_stay_without_its_name(busybox: Runner, tmp_path: Path) -> None:
+    """The container's record has only the layers of its own image; garbage collection takes none that is mounted."""
+    for count, name in ((1, "one-layer"), (2, "two-layers")):
+        copies = "".join(f"COPY f{number} /\n" for number in range(count))
+        (tmp_path / "Dockerfile").write_text(f"FROM scratch\n{copies}")
+        for number in range(count):
+            (tmp_path / f"f{number}").write_text(f"{name} {number}")
+        busybox("build", "-q", "--network=none", "--no-cache", "-t", name, str(tmp_path))
+    mounts = [f"--mount=type=image,src={name},dst=/{name}" for name in ("one-layer", "two-layers")]
+    read = "cat /one-layer/f0 /two-layers/f0 /two-layers/f1"
+    busybox("run", "-d", NONE, "--name", "mounter", *mounts, "busybox", "sh", "-c", f"{read}; exec sleep 60")
+    busybox("rmi", "one-layer", "two-layers")
+    busybox("builder", "prune", "-af")
+    busybox("system", "prune", "-af")
+    assert busybox("exec", "mounter", "sh", "-c", read).stdout == "one-layer 0two-layers 0two-layers 1"
+    busybox("stop", "-t", "0", "mounter")
+    assert "mounter" not in busybox("system", "check").stdout
+    busybox("start", "mounter")
+    assert busybox("exec", "mounter", "sh", "-c", read).stdout == "one-layer 0two-layers 0two-layers 1"
+    busybox("rm", "-f", "mounter")
+
+
 def test_idmapped_bind_is_carried_out_or_refused(busybox: Runner, tmp_path: Path) -> None:
     """Never silently a plain bind: an ordinary user may not idmap the host's file systems."""
     (tmp_path / "f").touch()
