@@ -46,7 +46,7 @@ def image_for(
     UsageError, ImageNotFound and the errors of a pull.
     """
     if pull not in ("always", "missing", "never", "newer"):
-        raise UsageError(f"invalid pull policy '{pull}' (--pull)", hint="use always, missing or never")
+        raise UsageError(f"invalid pull policy '{pull}' (--pull)", hint="use always, missing, newer or never")
     entry = None if pull in ("always", "newer") else find(engine, text)
     missing = f"image '{text}'"
     if entry is not None and platform and pull == "missing" and not _fits(entry, platform):

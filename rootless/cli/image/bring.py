@@ -136,7 +136,8 @@ def load(session: Session, input: str | None, platform: str | None, quiet: bool)
         raise UsageError(
             "an archive is not read from a terminal", hint="give it with -i FILE, or redirect standard input"
         )
-    with PullProgress(quiet=quiet) as progress:
+    # As with docker, a program that reads the names finds nothing else on standard output
+    with PullProgress(quiet=quiet or not output.is_terminal(sys.stdout)) as progress:
         loaded = verbs.load_images(session.engine, input or "-", platform=platform, progress=progress.event)
     for image in loaded:
         for name, old in image.replaced:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 # How often the container's processes are listed anew, as some fork while others are being stopped. One that forks
 # faster than it is stopped would keep `pause` busy for ever
 _ROUNDS = 20
+_OPEN = 500  # processes that are open at once: a process may have 1024 files open, as a rule
 
 
 def pause_container(engine: Engine, container: str) -> None:
@@ -164,9 +165,14 @@ def _namespace(pid: int) -> int | None:
 def _signal_all(pids: list[int], number: int, members: Callable[[], list[int]]) -> None:
     """Send signal `number` to those of `pids` that are still among `members()`, and to no process that took a number.
 
-    Each process is opened first, and the members are listed after that: a number that has changed hands in between
-    leads to a descriptor of a process that has ended, or to one that is no member.
+    Some processes are opened first, as many as one process may, and the members are listed after that: a number that
+    has changed hands in between leads to a descriptor of a process that has ended, or to one that is no member.
     """
+    for first in range(0, len(pids), _OPEN):
+        _signal_some(pids[first : first + _OPEN], number, members)
+
+
+def _signal_some(pids: list[int], number: int, members: Callable[[], list[int]]) -> None:
     opened: dict[int, int] = {}
     try:
         for pid in pids:
@@ -174,6 +180,8 @@ def _signal_all(pids: list[int], number: int, members: Callable[[], list[int]]) 
                 opened[pid] = pidfd_open(pid)
             except ProcessLookupError:
                 continue
+            except OSError as e:
+                raise HostLimit(f"cannot open process {pid} of the container: {e.strerror}") from e
         for pid in set(members()) & set(opened):
             try:
                 pidfd_send_signal(opened[pid], number)

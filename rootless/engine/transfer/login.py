@@ -54,7 +54,7 @@ def _check(engine: Engine, key: str, credentials: Credentials, options: Registry
 
     Raises AuthenticationError when they are refused; RegistryError when it is no registry.
     """
-    from rootless.image.distribution.answers import error_text
+    from rootless.image.distribution.answers import WEB_PAGE, error_text
     from rootless.image.distribution.http_session import Access, RegistrySession
 
     host, _, path = key.partition("/")
@@ -66,9 +66,14 @@ def _check(engine: Engine, key: str, credentials: Credentials, options: Registry
     )
     try:
         response = session.get("")
-        error_text(response)
+        answer = error_text(response)
     finally:
         session.close()
+    if response.status == 200 and answer == WEB_PAGE:
+        raise RegistryError(
+            f"'{host}' is no registry: it answers with a web page to /v2/",
+            hint="a proxy or a login page may answer in the registry's place",
+        )
     if response.status != 200:
         raise RegistryError(f"'{host}' is no registry: it answers {response.status} to /v2/")
     if session.stranger:

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from urllib3 import BaseHTTPResponse
 
 _LIMIT = 64 << 10  # bytes of an error's body that are read: a registry could send it for ever
+WEB_PAGE = "a web page"
+"""What `error_text` says of HTML: no registry answers with it, but proxies and login pages do."""
 
 
 def proxy_for(host: str) -> str | None:
@@ -46,7 +48,7 @@ def error_text(response: BaseHTTPResponse) -> str:
         return "; ".join(filter(None, texts + details))[:500]
     except (InvalidInput, KeyError):
         text = raw.decode("utf-8", "replace").strip()
-        return "a web page" if text.startswith("<") else text.partition("\n")[0][:200]
+        return WEB_PAGE if text.startswith("<") else text.partition("\n")[0][:200]
 
 
 def after_colon(text: str) -> str:

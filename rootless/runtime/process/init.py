@@ -89,7 +89,7 @@ class Setup:
         self.root_mount: Callable[[str], None] | None = None
         self.stdio: tuple[int, int, int] | None = None
         self.gate: socket.socket | None = None
-        self.reap: Callable[[ProcessCommand], None] | None = None
+        self.reap: Callable[[ProcessCommand, Channel], None] | None = None
         self.nested: Nested | None = None
 
 
@@ -209,7 +209,7 @@ def _inside(setup: Setup, channel: Channel) -> NoReturn:
             _run_start_hooks(setup, state, extra_filter, conversation)
         conversation.step = "start the command"
         if setup.reap is not None:
-            setup.reap(command)
+            setup.reap(command, conversation.channel)
         execute(command, program, extra_filter=extra_filter, outside=conversation.channel)
     except BaseException as e:
         conversation.fail(e)

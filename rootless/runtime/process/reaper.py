@@ -17,11 +17,15 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NoReturn
 
+    from rootless.runtime.channel import Channel
+
 _NOT_PASSED = {signal.SIGCHLD, signal.SIGTTIN, signal.SIGTTOU}
 
 
-def fork_reaper(command: ProcessCommand) -> None:
+def fork_reaper(command: ProcessCommand, launcher: Channel) -> None:
     """Fork, and return in the child, which goes on to become the command. The parent is the reaper, and never returns.
+
+    launcher: the channel to it, by whose closed end the reaper sees that the launcher has ended.
 
     pid_namespaces(7): a process whose parent has ended becomes a child of pid 1, which has to wait for its end, or
     zombies use up the ids of the namespace. When pid 1 ends, the kernel kills all others.
@@ -35,7 +39,7 @@ def fork_reaper(command: ProcessCommand) -> None:
         _own_group()
         return
     try:
-        _shrink(command)
+        _shrink(command, launcher)
         _reap(child)
     finally:
         os._exit(1)
@@ -55,20 +59,29 @@ def _own_group() -> None:
         signal.signal(signal.SIGTTOU, signal.SIG_DFL)
 
 
-def _shrink(command: ProcessCommand) -> None:
+def _shrink(command: ProcessCommand, launcher: Channel) -> None:
     """Give up what the reaper does not need, since it is our interpreter inside of the container.
 
     It keeps no file open, has the command's user and capabilities, and is not dumpable: /proc/1/exe, fd and mem of it
     are closed to the container's processes (CVE-2019-5736).
     """
+    kernel.set_dumpable(False)
     os.chdir("/")
     kernel.set_name(b"init")
-    kernel.close_range(0)
+    channel = launcher.fileno()
+    if channel > 0:
+        kernel.close_range(0, channel - 1)
+    kernel.close_range(channel + 1)
     become_user(command, lambda text: None)
     capabilities.apply(command.sets)
-    kernel.set_dumpable(False)
+    kernel.set_dumpable(False)  # again, since a change of ids may change it (PR_SET_DUMPABLE)
     if command.options.die_with_parent:
+        # A change of ids cancels the wish (PR_SET_PDEATHSIG). A launcher that ended before it was repeated has sent no
+        # signal, and would leave a container that nobody supervises
         kernel.set_pdeathsig(signal.SIGKILL)
+        if launcher.peer_is_gone():
+            os._exit(1)
+    launcher.close()
     kernel.set_no_new_privs()
 
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 METACOPY = "user.overlay.metacopy"
 REDIRECT = "user.overlay.redirect"
+_LONGEST = 3000  # bytes of REDIRECT. The kernel looks no longer path than 4096 up, and ours has the store's before it
 _TOO_LONG = (errno.ENOSPC, errno.E2BIG, errno.ERANGE)
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
@@ -44,8 +45,12 @@ class ViewCopier(Copier):
         """Make `write` a hole that says where the content is. An empty file needs no such place."""
         if not status.st_size:
             return
+        where = os.fsencode(f"{self._location}/{self.place}{name}")
+        if len(where) > _LONGEST:
+            super().content(read, write, name, status)
+            return
         try:
-            os.setxattr(write, REDIRECT, os.fsencode(f"{self._location}/{self.place}{name}"))
+            os.setxattr(write, REDIRECT, where)
             os.setxattr(write, METACOPY, b"")
         except OSError as e:
             # The path of a file in a deep tree may be longer than an attribute of this file system (ext4: one block)

@@ -80,12 +80,13 @@ def commit_changes(job: CommitJob, id_map: IdMap) -> LayerContent:
     return LayerContent(diff_id, recipe.tar_size, writer.size, writer.entries, writer.markers)
 
 
-def _begin_sync(directory: str) -> Thread:
+def _begin_sync(directory: str) -> Thread | None:
     """Begin to bring the files of `directory` to the disk in a thread, while they are read for their digest: the
     syncfs(2) that counts has little left to do then.
 
     The thread has a descriptor of its own, because the kernel reports a failed write once for each (syncfs(2),
-    "ERRORS"). So an error that this one meets is ignored here, and met again by the one that counts.
+    "ERRORS"). So an error that this one meets is ignored here, and met again by the one that counts. None where a limit
+    of processes leaves no room for a thread.
     """
     from threading import Thread
 
@@ -100,7 +101,11 @@ def _begin_sync(directory: str) -> Thread:
             os.close(fd)
 
     thread = Thread(target=sync)
-    thread.start()
+    try:
+        thread.start()
+    except RuntimeError:
+        os.close(fd)
+        return None
     return thread
 
 

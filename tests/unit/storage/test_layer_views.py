@@ -101,3 +101,13 @@ def test_a_path_that_no_attribute_can_hold_is_copied(
     view = make_view(layer, tmp_path / "view")
     assert (view / "a/b/file").read_text() == "content"
     assert not set(os.listxattr(view / "a/b/file")) & {REDIRECT, METACOPY}
+
+
+def test_a_path_that_the_kernel_would_not_look_up_is_copied(layer: Path, tmp_path: Path) -> None:
+    """With the directory of the store before it, it would be longer than PATH_MAX, and the file unreadable."""
+    deep = "/".join(["d" * 200] * 15)
+    (layer / deep).mkdir(parents=True)
+    (layer / deep / "file").write_text("deep")
+    view = make_view(layer, tmp_path / "view")
+    assert (view / deep / "file").read_text() == "deep"
+    assert not set(os.listxattr(view / deep / "file")) & {REDIRECT, METACOPY}

@@ -167,6 +167,12 @@ def test_a_web_page_is_no_registry(rl: Runner, front: Front, tmp_path: Path) -> 
     front.faults.append(lambda handler: not handler.answer(404, b"<html>"))
     refused = rl("login", "-u", "me", "-p", "x", front.address, check=False, env=own(tmp_path))
     assert refused.returncode == 1 and "is no registry" in refused.stderr
+    # The page of a captive portal, with a status that means success: the password was kept for it
+    page = b"<!DOCTYPE html><html><title>Log in</title></html>"
+    front.faults[:] = [lambda handler: not handler.answer(200, page, {"Content-Type": "text/html"})]
+    refused = rl("login", "-u", "me", "-p", "x", front.address, check=False, env=own(tmp_path))
+    assert refused.returncode == 1 and "a web page" in refused.stderr and refused.stdout == ""
+    assert not (tmp_path / "config" / "containers" / "auth.json").exists()
 
 
 def test_search_in_the_catalog_and_tags(rl: Runner, front: Front) -> None:
