@@ -194,12 +194,15 @@ def _ends(pidfd: int, deadline: float) -> bool:
     return bool(poll.poll(max(0, int((deadline - time.monotonic()) * 1000))))
 
 
-def certain_namespaces(namespaces: ContainerNamespaces, is_ours: Callable[[int], bool]) -> ContainerNamespaces | None:
+def certain_namespaces(
+    namespaces: ContainerNamespaces, is_ours: Callable[[int], bool], sees_ours: Callable[[int], bool]
+) -> ContainerNamespaces | None:
     """The part of a container's noted namespaces that is still certain to be its own; None when none is.
 
     Where the kernel has no numbers that it never gives again, the container may have ended and another may have the
-    inodes by now. is_ours: whether the directory that the fd stands for is the root of this container; one process
-    with these namespaces that is seen to be in it proves them for all.
+    inodes by now. is_ours: whether the directory that the fd stands for is the root of this container; sees_ours:
+    whether the process of that pid has mounts of this container, asked for where its root cannot be looked at. One
+    process with these namespaces that is seen to be in the container proves them for all.
     """
     if namespaces.is_unique:
         return namespaces
@@ -208,16 +211,23 @@ def certain_namespaces(namespaces: ContainerNamespaces, is_ours: Callable[[int],
     for pid in Members(known).pids():
         try:
             user = os.stat(f"/proc/{pid}/ns/user").st_ino
-            top = _top_of(pid)
         except OSError:
             continue
-        try:
-            if is_ours(top):
-                known.makes_user = namespaces.makes_user and user == namespaces.user[0]
-                return known
-        finally:
-            os.close(top)
+        if _is_in(pid, is_ours) or sees_ours(pid):
+            known.makes_user = namespaces.makes_user and user == namespaces.user[0]
+            return known
     return known if known.mount[1] else None
+
+
+def _is_in(pid: int, is_ours: Callable[[int], bool]) -> bool:
+    try:
+        top = _top_of(pid)
+    except OSError:
+        return False
+    try:
+        return is_ours(top)
+    finally:
+        os.close(top)
 
 
 def _top_of(pid: int) -> int:

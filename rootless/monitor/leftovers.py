@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import os
 
+from rootless.kernel import procfs
 from rootless.kernel.container_members import Members, certain_namespaces
 from rootless.monitor import state
 from rootless.records.state import LIVE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from rootless.records.state import ContainerState
+    from rootless.records.state import ContainerNamespaces, ContainerState
 
 
 def end_leftovers(directory: str, facts: ContainerState, *, is_certain: bool) -> None:
@@ -27,7 +28,11 @@ def end_leftovers(directory: str, facts: ContainerState, *, is_certain: bool) ->
     namespaces = facts.namespaces
     if namespaces is None or not namespaces.shares_processes:
         return
-    sure = namespaces if is_certain else certain_namespaces(namespaces, lambda top: _is_root_of(directory, top))
+    sure: ContainerNamespaces | None = namespaces
+    if not is_certain:
+        sure = certain_namespaces(
+            namespaces, lambda top: _is_root_of(directory, top), lambda pid: _sees_files_of(directory, pid)
+        )
     if sure is None:
         return
     if sure.makes_user and _is_joined(directory, sure.user):
@@ -41,6 +46,19 @@ def _is_root_of(directory: str, top: int) -> bool:
     """Whether the descriptor `top` is this container's root directory: its /etc/hosts is the file made for that."""
     try:
         return os.path.samestat(os.stat("etc/hosts", dir_fd=top, follow_symlinks=False), os.stat(f"{directory}/hosts"))
+    except OSError:
+        return False
+
+
+def _sees_files_of(directory: str, pid: int) -> bool:
+    """Whether the file that was made as this container's /etc/hosts is mounted where process `pid` is.
+
+    Nobody outside of the container's user namespace can look into a root of fuse-overlayfs (fuse(4), allow_other), but
+    the mounts of a process can be read.
+    """
+    file = f"/{os.path.basename(directory)}/hosts"
+    try:
+        return any(mount.root.endswith(file) for mount in procfs.mountinfo(pid))
     except OSError:
         return False
 

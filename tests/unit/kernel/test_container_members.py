@@ -57,14 +57,19 @@ def test_inodes_alone_need_a_proof() -> None:
     namespaces.makes_user = True
     child = sleeper()
     try:
-        assert certain_namespaces(namespaces, lambda top: False) is None
-        sure = certain_namespaces(namespaces, lambda top: os.path.samestat(os.fstat(top), os.stat("/")))
+        assert certain_namespaces(namespaces, lambda top: False, lambda pid: False) is None
+        sure = certain_namespaces(
+            namespaces, lambda top: os.path.samestat(os.fstat(top), os.stat("/")), lambda pid: False
+        )
         assert sure is not None and sure.mount == namespaces.mount and not sure.makes_user
+        # A root of FUSE cannot be looked at from outside
+        sure = certain_namespaces(namespaces, lambda top: False, lambda pid: pid == child)
+        assert sure is not None and sure.mount == namespaces.mount
     finally:
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
     namespaces.mount, namespaces.user = (1, 2), (1, 2)
-    assert certain_namespaces(namespaces, lambda top: False) is namespaces
+    assert certain_namespaces(namespaces, lambda top: False, lambda pid: False) is namespaces
 
 
 def test_all_that_was_found_ends() -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Runner, command_path, runs
+from tests.conftest import Runner, command_path, require, runs
 
 NONE = "--network=none"
 
@@ -184,6 +184,31 @@ def test_what_a_killed_monitor_leaves_is_collected(busybox: Runner, shared_root:
     assert not Path(runtime, "containers", f"{directory.name}.sock").exists()
     assert not busybox("ps", "-aq").stdout
     assert len(busybox("volume", "ls", "-q").stdout) < len(volumes)
+
+
+@pytest.mark.parametrize("driver", ["auto", "fuse-overlayfs"])
+def test_a_killed_monitor_leaves_no_process_where_numbers_of_namespaces_return(
+    busybox: Runner, shared_root: Path, driver: str
+) -> None:
+    """Before Linux 6.12 a namespace has an inode alone, which another one has later: a process proves whose it is by
+    its root, or where that is FUSE, which nobody outside may look at, by its mounts."""
+    flags = ("--pid=host", f"--storage-driver={driver}", NONE, "busybox")
+    started = busybox(
+        "run", "-d", "--name", "left", *flags, "sh", "-c", "sleep 301 & echo $!; exec sleep 300", check=False
+    )
+    require("does not work in" not in started.stderr, f"fuse-overlayfs: {started.stderr}")
+    wait_for(lambda: bool(busybox("logs", "left").stdout))
+    left = int(busybox("logs", "left").stdout)
+    directory, state = record(busybox, shared_root, "left")
+    os.kill(int(str(state["monitor_pid"])), signal.SIGKILL)
+    wait_for(lambda: not runs(int(str(state["pid"]))))
+    assert runs(left)
+    namespaces = state["namespaces"]
+    assert isinstance(namespaces, dict)
+    inodes = {name: [[namespaces[name][0][0], 0]] for name in ("mount", "user")}
+    (directory / "state.json").write_text(json.dumps({**state, "namespaces": {**namespaces, **inodes}}))
+    busybox("ps", "-a")
+    assert not runs(left)
 
 
 @pytest.mark.once
