@@ -43,7 +43,7 @@ def export_volume(engine: Engine, name: str, output: str) -> None:
             archiver.finish()
             return b""
 
-        _work(engine, pack)
+        _work(engine, pack, f"cannot export volume '{name}'")
 
     write_dump(output, export)
 
@@ -84,7 +84,7 @@ def import_volume(engine: Engine, name: str, source: str) -> None:
         return str(placer.lost).encode()
 
     try:
-        lost = _work(engine, place)
+        lost = _work(engine, place, f"cannot import into volume '{name}'")
     finally:
         if source != "-":
             stream.close()
@@ -103,8 +103,11 @@ def _data(engine: Engine, name: str) -> str:
     return volume.path
 
 
-def _work(engine: Engine, function: Callable[[], bytes]) -> bytes:
-    """Run `function` in a child with the user's default ids, and return its result."""
+def _work(engine: Engine, function: Callable[[], bytes], failure: str) -> bytes:
+    """Run `function` in a child with the user's default ids, and return its result.
+
+    failure: what the message of an error from the system begins with. Raises HostLimit and what `function` raises.
+    """
 
     def inside() -> bytes:
         sys.setrecursionlimit(_DEPTH)
@@ -119,4 +122,5 @@ def _work(engine: Engine, function: Callable[[], bytes]) -> bytes:
     except BrokenPipeError:
         raise
     except OSError as e:
-        raise HostLimit(f"'{e.filename or 'the archive'}': {e.strerror}") from e
+        where = f": '{os.fsdecode(e.filename)}'" if e.filename else ""
+        raise HostLimit(f"{failure}{where}: {e.strerror}") from e

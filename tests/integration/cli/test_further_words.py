@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -154,6 +156,14 @@ def test_volumes_as_archives(busybox: Runner, tmp_path: Path) -> None:
         assert (done.returncode, done.stderr.count("\n")) == (1, 1)
     assert busybox("volume", "import", "to", input=b"this is no archive" * 100, check=False).returncode == 1
     assert busybox("volume", "import", "to", "-", input=b"\0" * 1024).returncode == 0
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as tar:
+        link = tarfile.TarInfo("link")
+        link.type, link.linkname = tarfile.SYMTYPE, "/nowhere"
+        tar.addfile(link)
+        tar.addfile(tarfile.TarInfo("link/file"))
+    failed = busybox("volume", "import", "to", input=packed.getvalue(), check=False).stderr
+    assert failed == "rootless: cannot import into volume 'to': 'link': No such file or directory\n"
     busybox("rmi", "as-image")
     busybox("volume", "rm", "from", "to")
 
