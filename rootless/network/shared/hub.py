@@ -15,6 +15,7 @@ import random
 import socket
 import struct
 import sys
+import time
 
 from rootless.errors import HostLimit, InvalidInput, InvalidState, NotFound, RootlessError
 from rootless.host import userns
@@ -28,7 +29,7 @@ from rootless.network import addresses, slirp4netns
 from rootless.network.shared import links
 from rootless.network.shared.member_paths import LOCK, SOCKET, member_file
 from rootless.network.shared.name_server import HostResolvers, NameServer, Resolver, Zone, parse_resolvers
-from rootless.network.shared.poller import Later, Poller
+from rootless.network.shared.poller import NO_ROOM, Later, Poller
 from rootless.paths import Lock
 from rootless.records.fields import Fields, parse_json
 from rootless.records.id_map import IdMap, extents_between
@@ -45,8 +46,10 @@ LISTENER_FD = 3
 MESSAGE = 1 << 18  # bytes of a request or an answer
 _GRACE = 2.0  # seconds without a container until the process ends: `run` in a loop finds it still there
 _FIRST_DELAY, _LONGEST_DELAY = 0.25, 30.0  # seconds until a helper that has ended is started again
+_STABLE = 60.0  # seconds after which the end of a helper is no sign that the next one will end too
 _UCRED = struct.Struct("=iII")
 _MOST_FDS = 64
+_DESCRIPTORS = 1 << 16
 
 
 class ServedNetwork:
@@ -62,6 +65,7 @@ class ServedNetwork:
         self._helper: SharedHelper | None = None
         self._retry: Later | None = None
         self._delay = _FIRST_DELAY
+        self._since = 0.0
         self._server: NameServer | None = None
         if attachment.names:
             zone = Zone(self._find, self._reverse, self._resolvers)
@@ -87,6 +91,7 @@ class ServedNetwork:
             helper.stop()
             raise HostLimit(f"cannot let network {self.name} answer its helper: {e.strerror}") from e
         self._helper = helper
+        self._since = time.monotonic()
         self._hub.poller.watch(helper.helper.error_fd(), self._has_spoken)
         return helper
 
@@ -104,7 +109,7 @@ class ServedNetwork:
             return
         helper.helper.pid = -1  # its number may be another process's by now
         self._drop_helper()
-        self._again()
+        self.retry()
 
     def _drop_helper(self) -> None:
         helper, self._helper = self._helper, None
@@ -115,22 +120,38 @@ class ServedNetwork:
             if member.way_out is self:
                 member.forwards.clear()
 
-    def _again(self) -> None:
+    def retry(self) -> None:
+        """Start the helper again, or publish what could not be published, in a while."""
+        if time.monotonic() - self._since > _STABLE:
+            self._delay = _FIRST_DELAY
+        self._since = time.monotonic()
+        if self._retry is not None:
+            self._retry.cancel()
         self._retry = self._hub.poller.later(self._delay, self._reconnect)
         self._delay = min(self._delay * 2, _LONGEST_DELAY)
 
     def _reconnect(self) -> None:
-        """Start the helper again, and publish the ports of all containers that it published before."""
+        """Start the helper, and publish the ports of all containers whose ports it does not publish.
+
+        A port that somebody else has taken meanwhile is tried again; the other containers do not wait for it.
+        """
         if not self.members:
             return
         try:
             self.connect()
-            for member in self.members.values():
-                if member.way_out is self and not member.forwards:
-                    member.publish()
         except (RootlessError, OSError):
-            self._drop_helper()
-            self._again()
+            self.retry()
+            return
+        is_complete = True
+        for member in self.members.values():
+            if member.way_out is self and not member.forwards:
+                try:
+                    member.publish()
+                except (RootlessError, OSError):
+                    member.withdraw()
+                    is_complete = False
+        if not is_complete:
+            self.retry()
 
     def close(self) -> None:
         """End the network, on which no container is any more."""
@@ -320,6 +341,7 @@ class Hub:
         self._members: dict[str, Guest] = {}
         self._clients = 0
         self._end: Later | None = None
+        self._socket = _inode(f"{directory}/{SOCKET}")
         listener.setblocking(False)
 
     def begin(self) -> None:
@@ -341,8 +363,8 @@ class Hub:
         for file, network_fd, shared in left:
             try:
                 self._restore(file.membership, network_fd, shared)
-            except (RootlessError, OSError) as e:
-                _complain(f"cannot restore container {file.membership.name}: {e}")
+            except Exception as e:  # whatever is wrong with one file, the other containers have their networks
+                _complain(f"cannot restore container {file.membership.name}: {e!r}")
         self.poller.watch(self._listener.fileno(), self._accept)
         self._look_for_end()
 
@@ -376,7 +398,9 @@ class Hub:
     def _accept(self) -> None:
         try:
             connection, _ = self._listener.accept()
-        except OSError:
+        except OSError as e:
+            if e.errno in NO_ROOM:
+                self.poller.rest(self._listener.fileno())
             return
         _, uid, _ = _UCRED.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
         if uid != os.geteuid():  # as this namespace counts users: every other one is the overflow id
@@ -403,8 +427,11 @@ class Hub:
         try:
             request = Fields(parse_json(content), "request")
             answer, given = self._do(request, connection, fds)
-        except (RootlessError, OSError, ValueError) as e:
+        except Exception as e:  # a request that nobody foresaw must not end what all containers use
             answer = {"error": error_to_json(e)}
+        finally:
+            for fd in fds:
+                os.close(fd)
         import json
 
         try:
@@ -436,10 +463,10 @@ class Hub:
                     ids = request.texts("networks")
                     if len(fds) != len(ids) + 1:
                         raise InvalidInput("a request without its namespaces")
-                    member = self._restore(membership, fds[0], dict(zip(ids, fds[1:], strict=True)))
-                else:
-                    for fd in fds:
-                        os.close(fd)
+                    if len(set(ids)) < len(ids):
+                        raise InvalidInput("a request that names a network twice")
+                    own, *shared = map(os.dup, fds)
+                    member = self._restore(membership, own, dict(zip(ids, shared, strict=True)))
                 member.connection = connection
                 return {}, []
             case "rename":
@@ -504,24 +531,20 @@ class Hub:
     def _attach(
         self, request: Fields, connection: socket.socket, fds: list[int]
     ) -> tuple[dict[str, object], list[int]]:
-        """Put a container that runs on one more network; fds: its network namespace, which is closed."""
+        """Put a container that runs on one more network; fds: its network namespace."""
+        member = self._member_of(connection)
+        attachment = Attachment.from_json(request.require_member("attachment"))
+        if any(network.id == attachment.network_id for network in member.networks()):
+            raise InvalidState(
+                f"endpoint with name {member.membership.name} already exists in network {attachment.name}"
+            )
+        if attachment.network_id not in self.networks:
+            namespace = links.make_network(attachment)
+            self.networks[attachment.network_id] = ServedNetwork(attachment, namespace, self)
         try:
-            member = self._member_of(connection)
-            attachment = Attachment.from_json(request.require_member("attachment"))
-            if any(network.id == attachment.network_id for network in member.networks()):
-                raise InvalidState(
-                    f"endpoint with name {member.membership.name} already exists in network {attachment.name}"
-                )
-            if attachment.network_id not in self.networks:
-                namespace = links.make_network(attachment)
-                self.networks[attachment.network_id] = ServedNetwork(attachment, namespace, self)
-            try:
-                member.attach(attachment, fds[0])
-            finally:
-                self._end_empty_networks()
+            member.attach(attachment, fds[0])
         finally:
-            for fd in fds:
-                os.close(fd)
+            self._end_empty_networks()
         network = self.networks[attachment.network_id]
         warnings: list[str] = []
         if member.way_out is network:
@@ -535,7 +558,7 @@ class Hub:
     def _detach(
         self, request: Fields, connection: socket.socket, fds: list[int]
     ) -> tuple[dict[str, object], list[int]]:
-        """Let a container that runs leave a network; fds: its network namespace, which is closed."""
+        """Let a container that runs leave a network; fds: its network namespace."""
         warnings: list[str] = []
         try:
             member = self._member_of(connection)
@@ -550,8 +573,6 @@ class Hub:
                 except HostLimit as e:
                     warnings = [e.message]
         finally:
-            for fd in fds:
-                os.close(fd)
             self._end_empty_networks()
         return {"membership": member.membership.to_json(), "warnings": warnings}, []
 
@@ -609,6 +630,9 @@ class Hub:
             self._lead_out(member)
         except (RootlessError, OSError) as e:
             _complain(f"cannot connect container {membership.name} again: {e}")
+            member.withdraw()
+            if member.way_out is not None:
+                member.way_out.retry()
         return member
 
     def _remove(self, member: Guest) -> None:
@@ -650,10 +674,19 @@ class Hub:
             with Lock(
                 f"{self._directory}/{LOCK}"
             ):  # whoever makes a new process waits for it, and finds no socket then
-                os.unlink(f"{self._directory}/{SOCKET}")
+                if _inode(f"{self._directory}/{SOCKET}") == self._socket:
+                    os.unlink(f"{self._directory}/{SOCKET}")
         except OSError:
-            pass  # the store was reset, and the directory is gone
+            pass  # the store was reset, and the directory is gone; or another process serves a new one by now
         self.done = True  # who has connected in this moment sees the end of the connection, and tries again
+
+
+def _inode(path: str) -> int:
+    """The number of the file at `path`; 0 where none is."""
+    try:
+        return os.lstat(path).st_ino
+    except OSError:
+        return 0
 
 
 def _is_alive(directory: str, member: Guest) -> bool:
@@ -671,6 +704,16 @@ def _complain(text: str) -> None:
     os.write(2, f"{text}\n".encode(errors="replace"))
 
 
+def _allow_descriptors() -> None:
+    """Let this process have more descriptors than its caller: each container, question and connection takes some."""
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _DESCRIPTORS if hard == resource.RLIM_INFINITY else min(_DESCRIPTORS, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
 def main() -> int:
     """Serve the networks whose directory is the argument, at the listening socket LISTENER_FD."""
     import signal
@@ -686,6 +729,7 @@ def main() -> int:
             file.write("rootless-net")
     except OSError:
         pass  # the name serves people who read `ps`
+    _allow_descriptors()
     hub = Hub(directory, socket.socket(fileno=LISTENER_FD))
     hub.begin()
     while not hub.done:

@@ -131,15 +131,16 @@ def make_network(attachment: Attachment) -> SharedNamespace:
 
 
 def open_network(fd: int, gateway: str) -> SharedNamespace:
-    """The namespace of a network that an earlier process has made. `fd` becomes the object's. Raises OSError."""
+    """The namespace of a network that an earlier process has made. `fd` is closed, also by an error. Raises OSError."""
 
     def work() -> list[int]:
         setns(fd, CLONE_NEWNET)
         return [fd, Routing().detach(), *_name_sockets(gateway)]
 
-    fds = _in_child(work)
-    os.close(fd)
-    return SharedNamespace(fds)
+    try:
+        return SharedNamespace(_in_child(work))
+    finally:
+        os.close(fd)
 
 
 def _name_sockets(gateway: str) -> list[int]:

@@ -11,7 +11,7 @@ import socket
 
 from rootless.network.shared import dns_message
 from rootless.network.shared.dns_message import FORMAT_ERROR, NO_SUCH_NAME, NOT_IMPLEMENTED, Question
-from rootless.network.shared.poller import READ, WRITE
+from rootless.network.shared.poller import NO_ROOM, READ, WRITE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,8 +23,8 @@ PORT = 53
 _MOST_UDP = 65535  # bytes of a message
 _TRY = 2.0  # seconds until the next resolver is asked
 _TRIES = 4  # resolvers, in turn, until the question is dropped
-_AT_ONCE = 512  # questions that wait for a resolver; further ones are dropped, and the client asks again
-_CONNECTIONS = 64  # by TCP at once; further ones are closed
+_AT_ONCE = 512  # questions that wait for a resolver; those above are dropped, and the client asks again
+_CONNECTIONS = 64  # by TCP at once; those above are closed
 _PATIENCE = 10.0  # seconds that a connection may take for one question and its answer
 
 # An address of a resolver as connect(2) takes it, with its family
@@ -70,6 +70,45 @@ class Zone:
         return None
 
 
+class _Places:
+    """What waits, at most `most`. When all places are taken, whoever has most of them loses his oldest to one who has
+    less: a container that asks without end keeps no other one from asking."""
+
+    __slots__ = ("_askers", "_most")
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._askers: dict[str, list[_Asked | _Connection]] = {}
+
+    def make_room(self, asker: str) -> bool:
+        """Whether there is a place for the asker at this address."""
+        if sum(map(len, self._askers.values())) < self._most:
+            return True
+        taken = max(self._askers.values(), key=len)
+        if len(taken) <= len(self._askers.get(asker, ())) + 1:
+            return False
+        taken[0].end()
+        return True
+
+    def add(self, asker: str, waiting: _Asked | _Connection) -> None:
+        """Give a place away."""
+        self._askers.setdefault(asker, []).append(waiting)
+
+    def remove(self, asker: str, waiting: _Asked | _Connection) -> None:
+        """Take a place back; harmless when that was done."""
+        taken = self._askers.get(asker, [])
+        if waiting in taken:
+            taken.remove(waiting)
+        if not taken:
+            self._askers.pop(asker, None)
+
+    def end(self) -> None:
+        """End all that waits."""
+        for taken in list(self._askers.values()):
+            for waiting in list(taken):
+                waiting.end()
+
+
 class NameServer:
     """Answers at the two sockets of one network: `datagrams` (UDP), `listener` (TCP). They are closed with it."""
 
@@ -80,8 +119,8 @@ class NameServer:
         self._datagrams = datagrams
         self._listener = listener
         self._zone = zone
-        self._waiting: set[_Asked] = set()
-        self._connections: set[_Connection] = set()
+        self._waiting = _Places(_AT_ONCE)
+        self._connections = _Places(_CONNECTIONS)
         for one in (datagrams, listener):
             one.setblocking(False)
         poller.watch(datagrams.fileno(), self._receive)
@@ -89,10 +128,8 @@ class NameServer:
 
     def close(self) -> None:
         """Close all sockets; those who wait get no answer."""
-        for asked in list(self._waiting):
-            asked.end()
-        for connection in list(self._connections):
-            connection.end()
+        self._waiting.end()
+        self._connections.end()
         for one in (self._datagrams, self._listener):
             self._poller.forget(one.fileno())
             one.close()
@@ -116,8 +153,8 @@ class NameServer:
             answer = question.answer_nothing(FORMAT_ERROR)
         if answer is not None:
             self.send(answer, asker)
-        elif len(self._waiting) < _AT_ONCE:
-            self._waiting.add(_Asked(self, question, asker))
+        elif self._waiting.make_room(asker[0]):
+            self._waiting.add(asker[0], _Asked(self, question, asker))
 
     def send(self, packet: bytes, asker: tuple[str, int]) -> None:
         """Send an answer; one that cannot be sent is lost, as datagrams may be."""
@@ -129,12 +166,14 @@ class NameServer:
     def _accept(self) -> None:
         try:
             connection, asker = self._listener.accept()
-        except OSError:
+        except OSError as e:
+            if e.errno in NO_ROOM:
+                self._poller.rest(self._listener.fileno())
             return
-        if len(self._connections) >= _CONNECTIONS:
+        if not self._connections.make_room(asker[0]):
             connection.close()
             return
-        self._connections.add(_Connection(self, connection, asker[0]))
+        self._connections.add(asker[0], _Connection(self, connection, asker[0]))
 
     # What the two classes below use
 
@@ -151,9 +190,9 @@ class NameServer:
     def has_ended(self, asked: _Asked | _Connection) -> None:
         """Drop a question, or a connection, that has ended."""
         if isinstance(asked, _Asked):
-            self._waiting.discard(asked)
+            self._waiting.remove(asked.asker, asked)
         else:
-            self._connections.discard(asked)
+            self._connections.remove(asked.asker, asked)
 
 
 class _Asked:
@@ -174,6 +213,11 @@ class _Asked:
         self._socket: socket.socket | None = None
         self._timer: Later | None = None
         self._timer = server.poller.later(0.0, self._try)
+
+    @property
+    def asker(self) -> str:
+        """The address of whoever asks."""
+        return self._asker[0]
 
     def _try(self) -> None:
         self._close()
@@ -231,12 +275,12 @@ class _Asked:
 class _Connection:
     """A connection by TCP, which may ask one question after the other (RFC 7766). Each message has its length first."""
 
-    __slots__ = ("_asker", "_client", "_inbox", "_outbox", "_resolver", "_server", "_timer", "_upstream")
+    __slots__ = ("_client", "_inbox", "_outbox", "_resolver", "_server", "_timer", "_upstream", "asker")
 
     def __init__(self, server: NameServer, client: socket.socket, asker: str) -> None:
         self._server = server
         self._client = client
-        self._asker = asker
+        self.asker = asker
         self._inbox = b""
         self._outbox = b""
         self._resolver: socket.socket | None = None
@@ -269,7 +313,7 @@ class _Connection:
         try:
             question = Question(packet)
             question.size = _MOST_UDP
-            answer = self._server.zone.answer(question, self._asker)
+            answer = self._server.zone.answer(question, self.asker)
         except ValueError:
             self.end()
             return
@@ -278,7 +322,7 @@ class _Connection:
             return
         self._server.poller.forget(self._client.fileno())  # one question after the other
         try:
-            family, address = self._server.zone.resolvers(self._asker)[0]
+            family, address = self._server.zone.resolvers(self.asker)[0]
             self._resolver = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
             self._outbox = len(packet).to_bytes(2, "big") + packet
             try:

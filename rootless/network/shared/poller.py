@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import heapq
 import select
 import time
@@ -11,6 +12,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 READ, WRITE = select.EPOLLIN, select.EPOLLOUT
+NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+"""Errors of accept(2) after which the connection is still there to be accepted: the socket stays ready."""
+_REST = 0.1  # seconds
 
 
 class Later:
@@ -63,6 +67,12 @@ class Poller:
         """Stop watching `fd`, before it is closed; harmless when it is not watched."""
         if self._calls.pop(fd, None) is not None:
             self._epoll.unregister(fd)
+
+    def rest(self, fd: int) -> None:
+        """Do not watch `fd` for a moment: it stays ready, while what it is ready for fails."""
+        call = self._calls[fd]
+        self._epoll.modify(fd, 0)
+        self.later(_REST, lambda: self.watch(fd, call) if self._calls.get(fd) == call else None)
 
     def later(self, seconds: float, call: Callable[[], object]) -> Later:
         """Call `call` once, after `seconds` of the monotonic clock."""

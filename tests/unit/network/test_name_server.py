@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import random
+import resource
 import socket
 import struct
 import threading
@@ -64,13 +67,20 @@ class Served:
         listener = socket.create_server(self.address)
         self.server = NameServer(self.poller, datagrams, listener, zone)
         self._ends = False
+        self.turns = 0
+        self.fault: BaseException | None = None
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
     def _run(self) -> None:
-        while not self._ends:
-            self.poller.later(0.05, lambda: None)
-            self.poller.turn()
+        try:
+            while not self._ends:
+                self.turns += 1
+                timer = self.poller.later(0.05, lambda: None)
+                self.poller.turn()
+                timer.cancel()
+        except BaseException as e:
+            self.fault = e
 
     def end(self) -> None:
         self._ends = True
@@ -162,6 +172,82 @@ def test_connections_have_a_bound(serve: Callable[..., Served], monkeypatch: pyt
         assert one_more.recv(1) == b""
     for one in kept:
         one.close()
+
+
+def test_who_asks_much_keeps_nobody_else_from_asking(serve: Callable[..., Served]) -> None:
+    """Another container of the network has its questions answered while the resolver leaves those of one unanswered."""
+    served = serve(Resolving(lambda packet: echo(packet) if b"good" in packet else None).address)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as hostile:
+        hostile.bind(("127.0.0.2", 0))
+        for number in range(name_server._AT_ONCE * 2):
+            hostile.sendto(query("slow"), served.address)
+            time.sleep(0.02 if number % 64 == 0 else 0)
+        kept = [
+            socket.create_connection(served.address, timeout=10, source_address=("127.0.0.2", 0))
+            for _ in range(name_server._CONNECTIONS)
+        ]
+        assert served.ask(query("good")).endswith(b"from the host")
+        with socket.create_connection(served.address, timeout=5) as honest:
+            packet = query("good")
+            honest.sendall(struct.pack(">H", len(packet)) + packet)
+            assert honest.recv(65535).endswith(b"from the host")
+        for one in kept:
+            one.close()
+
+
+def test_without_descriptors_it_waits_and_does_not_spin(serve: Callable[..., Served]) -> None:
+    served = serve(Resolving(echo).address)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    client = socket.socket(socket.AF_INET)
+    client.settimeout(10)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (client.fileno() + 1, hard))
+    taken = []
+    try:
+        with pytest.raises(OSError, match="Too many open files"):
+            while True:
+                taken.append(os.open("/dev/null", os.O_RDONLY))
+        client.connect(served.address)
+        before = served.turns
+        time.sleep(0.5)
+        assert served.turns - before < 100
+    finally:
+        for fd in taken:
+            os.close(fd)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    packet = query("web")
+    client.sendall(struct.pack(">H", len(packet)) + packet)
+    assert client.recv(65535).endswith(bytes((10, 89, 0, 2)))
+    client.close()
+
+
+def test_whatever_containers_send_the_process_lives(serve: Callable[..., Served]) -> None:
+    """Pointers that lead to themselves, lengths that lie, pieces of questions: by UDP and by TCP."""
+    served = serve(Resolving(lambda packet: packet[:40]).address)
+    chosen = random.Random(7)
+    good = query("web")
+    packets = [
+        b"",
+        b"\0" * 11,
+        good[:12] + b"\xc0\x0c" + good[-4:],
+        good[:12] + b"\x3f" + b"a" * 62,
+        good[:12] + b"\x01a" * 200 + b"\0" + good[-4:],
+        good + b"\0\0\x29",
+        good + b"\xff" * 65000,
+        *(good[:size] for size in range(len(good))),
+    ]
+    for _ in range(2000):
+        made = bytearray(good + chosen.randbytes(chosen.randrange(20)))
+        for _ in range(chosen.randrange(6)):
+            made[chosen.randrange(len(made))] = chosen.randrange(256)
+        packets.append(bytes(made))
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+        for packet in packets:
+            s.sendto(packet[:65000], served.address)
+    for packet in packets[::40]:
+        with socket.create_connection(served.address, timeout=10) as s:
+            s.sendall(len(packet).to_bytes(2, "big") + packet)
+    assert served.ask(good).endswith(bytes((10, 89, 0, 2)))
+    assert served.fault is None
 
 
 def test_resolvers_of_the_host_are_read_again_when_they_change(tmp_path) -> None:
