@@ -8,6 +8,7 @@ import os
 import select
 import signal
 import socket
+import stat
 import time
 
 from rootless.errors import HostLimit, UsageError
@@ -36,6 +37,7 @@ PROGRAM = "slirp4netns"
 _SANDBOX = ("--enable-sandbox",)
 """slirp4netns gives up its view of the file system, so that a packet which takes over its TCP/IP stack finds no files.
 Only root of its user namespace can do that."""
+_PREFIX, _API = "slirp-", "api"  # the directory of a helper's socket, and the socket
 _MAX_ANSWER = 65536  # bytes
 _ANSWER_TIMEOUT = 10.0  # seconds
 _PROBE_TIMEOUT = 10.0  # seconds
@@ -91,10 +93,13 @@ class SharedHelper:
 
     __slots__ = ("_api", "helper")
 
-    def __init__(self, program: str, target: OpenNetwork) -> None:
-        """Start the program at this path, and wait until it has configured the network. Raises HostLimit."""
+    def __init__(self, program: str, target: OpenNetwork, owner: str) -> None:
+        """Start the program at this path, and wait until it has configured the network. Raises HostLimit.
+
+        owner: the caller's word, by which `remove_sockets` finds the socket when the caller was killed.
+        """
         require_tun()
-        self._api = _socket_path()
+        self._api = _socket_path(owner)
         *options, namespace, _ = build_arguments(program, self._api)
         arguments = [*options, "--disable-dns", namespace, addresses.SHARED_INTERFACE]
         self.helper = Helper(
@@ -216,21 +221,49 @@ def _request(api: str, request: Mapping[str, object]) -> object:
     return parse_json(answer)
 
 
-def _socket_path() -> str:
+def _parents() -> list[str]:
+    """Where the directory of a socket can be, the best place first."""
+    return [parent for parent in (runtime_base(), "/tmp") if parent and len(parent) <= 60]  # noqa: S108 - see below
+
+
+def _prefix(owner: str) -> str:
+    """How the names of the directories begin that `_socket_path` makes for this owner."""
+    from zlib import crc32
+
+    return f"{_PREFIX}{crc32(owner.encode()):08x}-" if owner else _PREFIX
+
+
+def _socket_path(owner: str = "") -> str:
     """A path in a new private directory, short enough for a socket address (108 bytes, unix(7)). Raises HostLimit.
 
     The directory is for its owner alone: whoever may connect to the socket can forward ports into the container.
     """
-    for parent in (runtime_base(), "/tmp"):  # noqa: S108 - made 0700 under a random name
-        if not parent or len(parent) > 60:
-            continue
-        private = f"{parent}/slirp-{os.urandom(6).hex()}"
+    for parent in _parents():  # in /tmp too it is made 0700, under a random name
+        private = f"{parent}/{_prefix(owner)}{os.urandom(6).hex()}"
         try:
             os.mkdir(private, 0o700)
         except OSError:
             continue
-        return f"{private}/api"
+        return f"{private}/{_API}"
     raise HostLimit("slirp4netns: no directory for its control socket", hint="set XDG_RUNTIME_DIR")
+
+
+def remove_sockets(owner: str) -> None:
+    """Remove the sockets of this owner's helpers, which have all ended."""
+    for parent in _parents():
+        try:
+            entries = [entry for entry in os.listdir(parent) if entry.startswith(_prefix(owner))]
+        except OSError:
+            continue
+        for entry in entries:
+            private = f"{parent}/{entry}"
+            try:
+                status = os.lstat(private)
+            except OSError:
+                continue
+            # Anybody may put a link of that name into /tmp; what is ours there nobody else can replace
+            if stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid():
+                _remove_socket(f"{private}/{_API}")
 
 
 def _remove_socket(path: str) -> None:

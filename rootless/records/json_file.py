@@ -17,10 +17,14 @@ LIMIT = 64 << 20
 """Bytes of a record. Ours have some kilobytes; a larger file is not ours, and is not read into memory."""
 
 
-def read_record(path: str, *, what: str = "record") -> dict[str, object]:
+_HINT = "restore the file or remove its directory"
+
+
+def read_record(path: str, *, what: str = "record", hint: str = _HINT) -> dict[str, object]:
     """The JSON object in file `path`.
 
-    Raises NotFound when there is no such file, InvalidInput when it is not a JSON object.
+    hint: what the user can do about a damaged one. Raises NotFound when there is no such file, InvalidInput when it is
+    not a JSON object.
     """
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
@@ -35,9 +39,9 @@ def read_record(path: str, *, what: str = "record") -> dict[str, object]:
     try:
         record = parse_json(content)
     except ValueError as e:
-        raise InvalidInput(f"{what} '{path}' is not JSON: {e}", hint="restore the file or remove its directory") from e
+        raise InvalidInput(f"{what} '{path}' is not JSON: {e}", hint=hint) from e
     if not isinstance(record, dict):
-        raise InvalidInput(f"{what} '{path}' is not a JSON object", hint="restore the file or remove its directory")
+        raise InvalidInput(f"{what} '{path}' is not a JSON object", hint=hint)
     return record
 
 

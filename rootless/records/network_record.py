@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from rootless.errors import InvalidInput
 from rootless.records.fields import Fields
 
 TYPE_CHECKING = False
@@ -9,7 +10,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 VERSION = 1
-_HINT = "restore the file or remove it"
+HINT = "restore the file, or remove the network by `rootless network rm`"
+"""What the user can do about a damaged record."""
 
 
 class NetworkRecord:
@@ -65,7 +67,7 @@ class NetworkRecord:
     @classmethod
     def from_json(cls, known: object, file: str) -> NetworkRecord:
         """The network that `known`, the content of `file`, describes. Raises InvalidInput naming file and key."""
-        fields = Fields(known, file, hint=_HINT)
+        fields = Fields(known, file, hint=HINT)
         fields.check_version(VERSION)
         record = cls(
             fields.text("name"), fields.text("id"), subnet=fields.text("subnet"), gateway=fields.text("gateway")
@@ -76,4 +78,22 @@ class NetworkRecord:
         record.names = fields.flag("names")
         record.labels = fields.text_mapping("labels")
         record.options = fields.text_mapping("options")
+        record._check(file)
         return record
+
+    def _check(self, file: str) -> None:
+        """Raise InvalidInput for addresses that no network has: a container would be refused without a reason."""
+        import ipaddress
+
+        try:
+            subnet = ipaddress.IPv4Network(self.subnet)
+            part = ipaddress.IPv4Network(self.ip_range or subnet)
+            is_good = ipaddress.IPv4Address(self.gateway) in subnet and part.subnet_of(subnet)
+        except ValueError:
+            is_good = False
+        if not is_good:
+            raise InvalidInput(
+                f"'{file}' has no subnet with a gateway and a range in it: "
+                f"'{self.subnet}', '{self.gateway}', '{self.ip_range}'",
+                hint=HINT,
+            )

@@ -245,7 +245,10 @@ def _inspection(name: str, id: str, created: str, driver: str) -> dict[str, obje
 
 
 def _members(engine: Engine, record: NetworkRecord) -> Iterator[tuple[ContainerRecord, Attachment]]:
-    """The containers that are on a network now, and how. Those that cannot be read are left out."""
+    """The containers that are on a network now, and how. Those that cannot be read are left out.
+
+    Of a network without an id, whose record is damaged, only the name counts.
+    """
     from rootless.engine.container import reconcile
 
     containers = engine.store.containers
@@ -258,7 +261,9 @@ def _members(engine: Engine, record: NetworkRecord) -> Iterator[tuple[ContainerR
         except RootlessError:
             continue
         if state.is_running:
-            yield from ((container, one) for one in state.network.attachments if one.network_id == record.id)
+            for one in state.network.attachments:
+                if one.network_id == record.id or (not record.id and one.name == record.name):
+                    yield container, one
 
 
 def _users(engine: Engine) -> set[str]:
@@ -290,15 +295,21 @@ def remove_network(engine: Engine, name: str, *, force: bool = False) -> None:
     """
     if name in PREDEFINED:
         raise InvalidState(f"{name} is a pre-defined network and cannot be removed")
+    from rootless.records.network_record import NetworkRecord
+
+    networks = engine.store.networks
     try:
-        record = engine.store.networks.get(name)
+        try:
+            record = networks.get(name)
+        except InvalidInput:  # its record is damaged: only its name is known
+            record = NetworkRecord(name, "", subnet="", gateway="")
         for container, _ in _members(engine, record):
             raise InvalidState(
                 f"error while removing network: network {name} has active endpoints "
                 f'(name:"{container.name}" id:"{container.id[:12]}")',
                 hint="stop the container first",
             )
-        engine.store.networks.remove(record.name)
+        networks.remove(record.name)
     except NotFound:
         if not force:
             raise

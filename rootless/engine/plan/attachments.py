@@ -98,7 +98,8 @@ def attach(record: NetworkRecord) -> Attachment:
     """How a container is attached to a network that it asks nothing further of."""
     attachment = Attachment(record.name, record.id, record.subnet, record.gateway)
     attachment.ip_range = record.ip_range
-    attachment.mtu = next((int(record.options[key]) for key in MTU_OPTIONS if key in record.options), 0)
+    mtu = next((record.options[key] for key in MTU_OPTIONS if key in record.options), "0")
+    attachment.mtu = int(mtu) if mtu.isascii() and mtu.isdigit() and len(mtu) < 6 else 0
     attachment.internal = record.internal
     attachment.names = record.names
     return attachment

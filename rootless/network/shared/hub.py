@@ -84,7 +84,9 @@ class ServedNetwork:
                 "networks with names need slirp4netns to reach anything outside, which is not installed",
                 hint="ask the administrator for: apt-get install slirp4netns",
             )
-        helper = slirp4netns.SharedHelper(program, OpenNetwork(self.namespace.fd, self._hub.owner_fd))
+        helper = slirp4netns.SharedHelper(
+            program, OpenNetwork(self.namespace.fd, self._hub.owner_fd), self._hub.directory
+        )
         try:
             links.answer_for_containers(self.namespace.fd, addresses.SHARED_INTERFACE)
         except OSError as e:
@@ -289,7 +291,10 @@ class Guest:
         self.enter(network, link)
 
     def detach(self, network: ServedNetwork, container_fd: int) -> None:
-        """Leave a network. Its next one that leads outside is its way out then, if this one was. Raises OSError."""
+        """Leave a network. Its next one that leads outside is its way out then, if this one was.
+
+        Raises OSError, when it has left: with CAP_NET_ADMIN a container can have a default route of its own already.
+        """
         is_way_out = network is self.way_out
         if is_way_out:
             self.withdraw()
@@ -328,7 +333,7 @@ def _span(subnet: str) -> tuple[int, int]:
 
 
 class Hub:
-    """All networks. owner_fd: the user namespace that owns them, which this process is in."""
+    """All networks. owner_fd: the user namespace that owns them, which this process is in; directory: of its socket."""
 
     def __init__(self, directory: str, listener: socket.socket) -> None:
         self.poller = Poller()
@@ -336,7 +341,7 @@ class Hub:
         self.resolvers = HostResolvers()
         self.owner_fd = -1
         self.done = False
-        self._directory = directory
+        self.directory = directory
         self._listener = listener
         self._members: dict[str, Guest] = {}
         self._clients = 0
@@ -350,6 +355,7 @@ class Hub:
         What the monitors hold is opened before: from inside of the namespace this process may not look at them.
         """
         left = self._find_left()
+        slirp4netns.remove_sockets(self.directory)  # of helpers that were killed with an earlier process
         owner = -1
         for _, _, shared in left:
             for fd in shared.values():
@@ -371,10 +377,10 @@ class Hub:
     def _find_left(self) -> list[tuple[MemberFile, int, dict[str, int]]]:
         """The files of members whose monitors live, with their namespaces: the container's, and each network's."""
         found = []
-        for entry in sorted(os.listdir(self._directory)):
+        for entry in sorted(os.listdir(self.directory)):
             if not entry.endswith(".json") or entry.startswith("."):
                 continue
-            path = f"{self._directory}/{entry}"
+            path = f"{self.directory}/{entry}"
             fds: list[int] = []
             try:
                 with open(path, "rb") as content:
@@ -566,12 +572,15 @@ class Hub:
             if network is None or network not in member.networks():
                 raise InvalidState(f"container {member.membership.name} is not connected to the network")
             way_out = member.way_out
-            member.detach(network, fds[0])
+            try:
+                member.detach(network, fds[0])
+            except OSError as e:
+                warnings.append(f"container {member.membership.name} has no default route by another network: {e}")
             if member.way_out is not way_out and member.way_out is not None:
                 try:
-                    warnings = self._lead_out(member)
+                    warnings += self._lead_out(member)
                 except HostLimit as e:
-                    warnings = [e.message]
+                    warnings.append(e.message)
         finally:
             self._end_empty_networks()
         return {"membership": member.membership.to_json(), "warnings": warnings}, []
@@ -641,7 +650,7 @@ class Hub:
         if self._members.get(container_id) is member:
             del self._members[container_id]
             try:
-                os.unlink(member_file(self._directory, container_id))
+                os.unlink(member_file(self.directory, container_id))
             except OSError:
                 pass
         try:
@@ -664,18 +673,16 @@ class Hub:
         self._end = None
         # Members of an earlier process whose monitors have ended meanwhile never connect
         for member in list(self._members.values()):
-            if member.connection is None and not _is_alive(self._directory, member):
+            if member.connection is None and not _is_alive(self.directory, member):
                 self._remove(member)
         if self._members or self._clients:
             if any(member.connection is None for member in self._members.values()):
                 self._look_for_end()
             return
         try:
-            with Lock(
-                f"{self._directory}/{LOCK}"
-            ):  # whoever makes a new process waits for it, and finds no socket then
-                if _inode(f"{self._directory}/{SOCKET}") == self._socket:
-                    os.unlink(f"{self._directory}/{SOCKET}")
+            with Lock(f"{self.directory}/{LOCK}"):  # whoever makes a new process waits for it, and finds no socket then
+                if _inode(f"{self.directory}/{SOCKET}") == self._socket:
+                    os.unlink(f"{self.directory}/{SOCKET}")
         except OSError:
             pass  # the store was reset, and the directory is gone; or another process serves a new one by now
         self.done = True  # who has connected in this moment sees the end of the connection, and tries again

@@ -8,7 +8,7 @@ import time
 from rootless.errors import AlreadyExists, HostLimit, InvalidInput, NotFound, RootlessError, UsageError
 from rootless.paths import Lock, sync_paths
 from rootless.records.json_file import random_name, read_record, write_record
-from rootless.records.network_record import NetworkRecord
+from rootless.records.network_record import HINT, NetworkRecord
 from rootless.storage.store.containers import check_name
 
 TYPE_CHECKING = False
@@ -98,7 +98,7 @@ class Networks:
 
     def _read(self, name: str) -> NetworkRecord:
         path = self._path(name)
-        record = NetworkRecord.from_json(read_record(path, what="network record"), path)
+        record = NetworkRecord.from_json(read_record(path, what="network record", hint=HINT), path)
         if record.name != name:
             raise InvalidInput(f"'{path}' is the record of another network, '{record.name}'")
         return record

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from rootless import paths
 from rootless.host.facts import find_helper
 from rootless.network import addresses, ports
 from tests.conftest import Runner, require
@@ -93,6 +94,30 @@ def test_prune_removes_what_nobody_uses(busybox: Runner, net: str) -> None:
     assert busybox("network", "prune", "-f", "--filter", f"label={net}").stdout == f"Deleted Networks:\n{net}\n"
 
 
+@pytest.mark.once
+def test_a_network_whose_record_is_damaged_is_named_and_can_be_removed(
+    busybox: Runner, shared_root: Path, net: str
+) -> None:
+    busybox("network", "create", net)
+    path = shared_root / "networks" / f"{net}.json"
+    good = path.read_text()
+    for damaged in (
+        "{",
+        good.replace('"subnet":"', '"subnet":"x'),
+        good.replace('"gateway":"', '"gateway":"1'),
+        good.replace('"ip_range":"', '"ip_range":"10.0.0.0/8'),
+    ):
+        path.write_text(damaged)
+        refused = busybox("run", "--rm", "--network", net, "busybox", "true", check=False)
+        assert (refused.returncode, str(path) in refused.stderr) == (125, True), refused.stderr
+        # nobody else is kept from his networks
+        busybox("network", "create", f"{net}b")
+        busybox("network", "rm", f"{net}b")
+        assert net not in busybox("network", "ls", "-f", f"name={net}").stdout
+    busybox("network", "rm", net)
+    assert not path.exists()
+
+
 HOST = addresses.host_address() or ""
 Containers = Callable[..., str]
 
@@ -167,6 +192,11 @@ def process(name: str, directory: str) -> list[int]:
         except (OSError, ValueError):
             continue
     return found
+
+
+def left_sockets() -> list[Path]:
+    """Directories of the sockets of helpers that serve a network with a name."""
+    return [path for parent in (paths.runtime_base() or "/tmp", "/tmp") for path in Path(parent).glob("slirp-*-*")]
 
 
 def until(condition: Callable[[], object]) -> None:
@@ -352,6 +382,7 @@ def test_what_serves_networks_is_replaced_when_it_is_killed(
     net = networks()
     tag = f"{time.monotonic_ns()}"
     port = ports.free_port()
+    before = left_sockets()
     # a monitor with health checks stays the first image of its process
     checks = ("--health-cmd", "true", "--health-interval", "1h") if image == "first" else ()
     web = serve(busybox, f"k{tag}", "--network", net, "-p", f"{port}:80", *checks)
@@ -372,6 +403,7 @@ def test_what_serves_networks_is_replaced_when_it_is_killed(
     assert get(busybox, late, address(busybox, web, net)) == web[:12]
     busybox("rm", "-f", web, peer, late)
     until(lambda: not process("network.shared.hub", str(shared_root)))  # nothing runs when no container runs
+    assert [path for path in left_sockets() if path not in before] == []
 
 
 def test_many_containers_join_at_once(busybox: Runner, networks: Containers) -> None:
@@ -426,6 +458,22 @@ def test_a_container_that_runs_joins_and_leaves_networks(
     assert fetch(port) == web_id[:12]
     shown = busybox("events", "--since", "5m", "--until", "0s", "-f", f"network={one}", "--format", "{{.Action}}")
     assert shown.stdout.split() == ["create", "connect", "disconnect", "connect"]
+
+
+@pytest.mark.once
+def test_a_container_with_a_default_route_of_its_own_leaves_a_network(busybox: Runner, networks: Containers) -> None:
+    """It has CAP_NET_ADMIN: what it does to its own routes must not part the records from what is."""
+    one, two = networks(), networks()
+    name = f"own{time.monotonic_ns()}"
+    serve(busybox, name, "--network", one, "--network", two, "--cap-add", "NET_ADMIN")
+    gateway = address(busybox, name, two).rpartition(".")[0] + ".1"
+    busybox("exec", name, "ip", "route", "replace", "default", "via", gateway)
+    left = busybox("network", "disconnect", one, name)
+    assert "has no default route by another network" in left.stderr
+    networks_now = json.loads(busybox("inspect", "-f", "{{json .NetworkSettings.Networks}}", name).stdout)
+    assert list(networks_now) == [two]
+    busybox("network", "connect", one, name)
+    assert busybox("exec", name, "ls", "/sys/class/net").stdout.split() == ["eth0", "eth1", "lo"]
 
 
 @pytest.mark.once
