@@ -67,7 +67,10 @@ class NetworkWatch:
         facts.problem = self._tracked.facts.network.problem
         self._tracked.facts.network = facts
         self._tracked.save()
-        change_names_files(self._spec.directory, before, facts.attachments, self._spec.plan.network.host_names)
+        try:
+            change_names_files(self._spec.directory, before, facts.attachments, self._spec.plan.network.host_names)
+        except OSError as e:
+            warnings.append(f"/etc/hosts and /etc/resolv.conf of the container stay as they were: {e.strerror}")
         gone = [one for one in before if one.network_id == request.detach]
         for one in [request.attach] if request.attach is not None else gone:
             action = "disconnect" if request.attach is None else "connect"

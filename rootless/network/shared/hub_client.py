@@ -127,10 +127,11 @@ def change(
     """Put a container that runs on one more network, or let it leave one; its networks then, and lines for the user.
 
     held: the descriptors by which it is on its networks, among which that of the network comes or goes. Raises
-    RootlessError.
+    RootlessError, when nothing has changed: a file that cannot be written afterwards is a line for the user.
     """
     directory = shared_directory(runtime_dir)
     file = _read_file(member_file(directory, container_id))
+    _write(directory, file)  # on a full disk nothing is changed
     if request.attach is not None:
         message: dict[str, object] = {"op": "attach", "attachment": request.attach.to_json()}
     else:
@@ -141,16 +142,21 @@ def change(
     except OSError as e:
         raise HostLimit(f"the process that serves networks does not answer: {e.strerror or e}") from e
     fields = Fields(answer, "answer")
+    warnings = fields.texts("warnings")
     file.membership = Membership.from_json(fields.require_member("membership"))
     if request.attach is not None:
         file.shared_fds[request.attach.network_id] = given[0]
         held.append(given[0])
     else:
-        gone = file.shared_fds.pop(request.detach)
-        held.remove(gone)
-        os.close(gone)
-    _write(directory, file)
-    return file.membership, fields.texts("warnings")
+        gone = file.shared_fds.pop(request.detach, -1)
+        if gone in held:
+            held.remove(gone)
+            os.close(gone)
+    try:
+        _write(directory, file)
+    except HostLimit as e:
+        warnings.append(e.message)
+    return file.membership, warnings
 
 
 def _read_file(path: str) -> MemberFile:
