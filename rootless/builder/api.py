@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
+
 from rootless.builder import inputs, outputs
-from rootless.builder.build_options import BuildOptions, BuildResult, check_foreign
+from rootless.builder.build_options import BuildOptions, BuildResult, check_foreign, parse_provenance
 from rootless.builder.dockerfile import graph
 from rootless.builder.session.build_session import BuildSession
 from rootless.builder.session.tracker import Report, Tracker
@@ -16,7 +18,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rootless.builder.dockerfile.graph import Graph
     from rootless.builder.dockerfile.instructions import Dockerfile
-    from rootless.builder.outputs import Output
+    from rootless.builder.outputs import BuiltImage, Output
     from rootless.builder.session.build_state import BuildState
     from rootless.engine.context import Engine
     from rootless.image.manifest import Descriptor
@@ -31,6 +33,10 @@ def build(engine: Engine, options: BuildOptions, report: Report | None = None) -
     hour's work.
     """
     options, wanted = _checked(options)
+    begun = time.time()
+    asked = parse_provenance(options)
+    if asked is not None and asked.is_reduced:
+        engine.warn("provenance of mode=max is not made here: the image gets one of mode=min")
     latest = inputs.latest_time(options)
     tracker = Tracker(report)
     with engine.store.using(), BuildSession(engine, options, tracker, latest=latest) as session:
@@ -43,8 +49,16 @@ def build(engine: Engine, options: BuildOptions, report: Report | None = None) -
         inputs.import_caches(session)
         build_args = inputs.build_args(options, session.latest)
         platforms = inputs.platforms(options)
-        states = [_solve(session, dockerfile, platform, build_args) for platform in platforms]
-        result = _finish(session, wanted, names, list(zip(platforms, states, strict=True)))
+        run = None
+        if asked is not None:
+            from rootless.builder.provenance import ProvenanceRun
+
+            run = ProvenanceRun.begin(session, asked, begun)
+        built = []
+        for platform in platforms:
+            state, solved = _solve(session, dockerfile, platform, build_args)
+            built.append(outputs.BuiltImage(platform, state, None if run is None else run.provenance(solved)))
+        result = _finish(session, wanted, names, built)
         verbs.limit_build_cache(engine)
     verbs.record_event(engine, "image", "build", result.image_id, {"name": ",".join(result.names)})
     return result
@@ -82,7 +96,10 @@ def _check_several(wanted: list[Output]) -> None:
             raise UsageError("--output: the files of several platforms are not written over each other", hint=hint)
 
 
-def _solve(session: BuildSession, dockerfile: Dockerfile, platform: Platform, build_args: dict[str, str]) -> BuildState:
+def _solve(
+    session: BuildSession, dockerfile: Dockerfile, platform: Platform, build_args: dict[str, str]
+) -> tuple[BuildState, Graph]:
+    """The state at the end of the target stage, and the graph with the triggers of all bases."""
     names = {text.partition("=")[0].lower() for text in session.options.build_context}
     wanted = graph.Wanted(platform, host_platform(), session.options.target, build_args, names)
     plan = graph.plan(dockerfile, wanted)
@@ -94,7 +111,7 @@ def _solve(session: BuildSession, dockerfile: Dockerfile, platform: Platform, bu
             session.engine.warn(f"build argument '{name}' is not used: no ARG declares it")
     if session.options.squash:
         state = outputs.squash(session, _base_layers(session, plan), state)
-    return state
+    return state, solver.graph
 
 
 def _base_layers(session: BuildSession, plan: Graph) -> int:
@@ -111,23 +128,29 @@ def _base_layers(session: BuildSession, plan: Graph) -> int:
     return len(entry.config.diff_ids) if entry is not None else 0
 
 
-def _finish(
-    session: BuildSession, wanted: list[Output], names: list[str], built: list[tuple[Platform, BuildState]]
-) -> BuildResult:
+def _finish(session: BuildSession, wanted: list[Output], names: list[str], built: list[BuiltImage]) -> BuildResult:
     options = session.options
+    is_attested = built[0].provenance is not None
     keeps = not wanted or options.load or options.push or any(each.kind == "image" for each in wanted)
     archives = [each for each in wanted if each.kind in ("docker", "oci")]
     keeps = keeps or any(not each.dest for each in archives)
+    if is_attested and any(each.kind == "docker" and each.dest for each in archives):
+        session.engine.warn("a docker archive holds no attestations: it is written without the provenance")
+        if not keeps and all(each.kind == "docker" for each in archives):
+            is_attested = False
     trees = [each for each in wanted if each.kind in ("tar", "local")]
     descriptor: Descriptor | None = None
     image_id = digest = ""
     if keeps or archives:
         step = session.tracker.start("exporting to image")
-        images = [(platform, outputs.store_image(session, state)) for platform, state in built]
-        descriptor = images[0][1] if len(images) == 1 else outputs.store_index(session, images)
+        images = [(each, outputs.store_image(session, each.state)) for each in built]
+        is_index = len(images) > 1 or is_attested
+        descriptor = outputs.store_index(session, images, names) if is_index else images[0][1]
         lent = outputs.lend_names(session.store, descriptor, names) if not keeps else None
         if keeps:
             outputs.name_in(session.store, descriptor, names)
+            if is_attested:
+                outputs.drop_replaced(session.store, descriptor, [each for _, each in images])
         image_id = session.store.index.load(images[0][1].digest).config_digest
         digest = descriptor.digest
         step.log(f"writing image {image_id}")
@@ -135,7 +158,7 @@ def _finish(
             step.log(f"naming to {name}")
         try:
             for archive in archives:
-                if archive.dest and len(built) > 1:
+                if archive.dest and is_index and archive.kind == "oci":
                     outputs.write_index_archive(session, archive, digest, names)
                 elif archive.dest:
                     outputs.write_archive(session, archive, names or [image_id])
@@ -148,10 +171,10 @@ def _finish(
     if options.cache_to:
         from rootless.builder.cache import cache_export
 
-        cache_export.export_caches(session, *built[0])
+        cache_export.export_caches(session, built[0].platform, built[0].state)
     if options.push or any(each.push for each in wanted):
-        _push(session, names, wanted, all=len(built) > 1)
-    _write_files(options, image_id if keeps else "", digest, names)
+        _push(session, names, wanted, all=len(built) > 1 or is_attested)
+    _write_files(options, BuildResult(image_id if keeps else "", digest, tuple(names)), built)
     return BuildResult(image_id if keeps else "", digest, tuple(names))
 
 
@@ -167,18 +190,25 @@ def _push(session: BuildSession, names: list[str], wanted: list[Output], *, all:
         step.done()
 
 
-def _write_files(options: BuildOptions, image_id: str, digest: str, names: list[str]) -> None:
+def _write_files(options: BuildOptions, result: BuildResult, built: list[BuiltImage]) -> None:
     if not options.iidfile and not options.metadata_file:
         return
     import json
 
     from rootless.engine.id_file import write_id_file
 
-    metadata: dict[str, str] = {"containerimage.config.digest": image_id, "containerimage.digest": digest}
-    if names:
-        metadata["image.name"] = ",".join(names)
+    metadata: dict[str, object] = {
+        "containerimage.config.digest": result.image_id,
+        "containerimage.digest": result.manifest_digest,
+    }
+    if result.names:
+        metadata["image.name"] = ",".join(result.names)
+    for each in built:
+        if each.provenance is not None:
+            platform = f"/{each.platform}" if len(built) > 1 else ""
+            metadata[f"buildx.build.provenance{platform}"] = each.provenance.predicate()
     if options.iidfile:
-        write_id_file(options.iidfile, image_id, option="--iidfile")
+        write_id_file(options.iidfile, result.image_id, option="--iidfile")
     if options.metadata_file:
         write_id_file(options.metadata_file, json.dumps(metadata, indent=2), option="--metadata-file")
 

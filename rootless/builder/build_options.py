@@ -62,6 +62,23 @@ class BuildOptions(NamedTuple):
     attest: tuple[str, ...] = ()
 
 
+class ProvenanceOptions(NamedTuple):
+    """What --provenance asks for.
+
+    version: of SLSA's provenance, v0.2 or v1; builder_id: who builds, a URI, "" where nobody says; filename: of the
+    provenance that is written beside files; is_inline_only: it goes into images alone; is_reproducible: the user states
+    that the result is; is_reduced: mode=max was asked for, in the form in which docker/build-push-action does so by
+    itself, and mode=min is made.
+    """
+
+    version: str = "v0.2"
+    builder_id: str = ""
+    filename: str = "provenance.json"
+    is_inline_only: bool = False
+    is_reproducible: bool = False
+    is_reduced: bool = False
+
+
 class BuildResult(NamedTuple):
     """What a build has made.
 
@@ -141,22 +158,65 @@ def check_foreign(options: BuildOptions) -> None:
     if options.format == "docker" and options.annotation:
         hint = "use --label, or --format oci"
         raise UsageError("--annotation: docker's manifest has no annotations", hint=hint)
-    for flag, text in (("--provenance", options.provenance), ("--sbom", options.sbom)):
-        if text and text.lower() not in _FALSE:
-            raise _no_attestation(f"{flag}={text}")
+    parse_provenance(options)
+
+
+def parse_provenance(options: BuildOptions) -> ProvenanceOptions | None:
+    """What --provenance, --sbom and --attest ask for; None where no provenance is wanted, as without them.
+
+    Raises UsageError, also for attestations that are not made here: an SBOM, and provenance of mode=max.
+    """
+    asked: dict[str, tuple[str, str]] = {}
+    for kind, text in (("provenance", options.provenance), ("sbom", options.sbom)):
+        if text:
+            is_word = text.lower() in (*_TRUE, *_FALSE)
+            asked[kind] = (f"--{kind}={text}", f"disabled={text.lower() in _FALSE}" if is_word else text)
     for text in options.attest:
-        _check_attestation(text)
+        # What else stands there is checked below, by the type
+        kind = dict(part.partition("=")[::2] for part in text.split(",")).get("type", "")
+        if kind not in ("provenance", "sbom"):
+            raise UsageError(f"--attest: '{text}' has no known type", hint="write type=provenance or type=sbom")
+        if kind in asked:
+            raise UsageError(f"{asked[kind][0]} and --attest={text} ask for the same attestation", hint="give one")
+        asked[kind] = (f"--attest={text}", text)
+    if "sbom" in asked and not _is_off(*asked["sbom"]):
+        hint = "make it with a scanner of your choice; `rootless image attach` attaches it to the image"
+        raise UsageError(f"{asked['sbom'][0]}: a build makes no SBOM, as it runs no scanner's image", hint=hint)
+    if "provenance" not in asked or _is_off(*asked["provenance"]):
+        return None
+    if options.format == "docker":
+        raise UsageError("--provenance: docker's manifests hold no attestations", hint="use --format oci")
+    return _provenance(*asked["provenance"])
 
 
-def _check_attestation(text: str) -> None:
-    """Raise UsageError for a text of --attest that does not turn an attestation off: `type=sbom,disabled=true`."""
-    values = dict(part.partition("=")[::2] for part in text.split(","))
-    if values.get("type") not in ("provenance", "sbom"):
-        raise UsageError(f"--attest: '{text}' has no known type", hint="write type=provenance or type=sbom")
-    if values.get("disabled", "").lower() not in _TRUE:
-        raise _no_attestation(f"--attest={text}")
+def _is_off(flag: str, text: str) -> bool:
+    """Whether an attestation is turned off: `type=sbom,disabled=true`. flag: as the user gave it, for errors."""
+    values = {name.strip().lower(): value for name, _, value in (part.partition("=") for part in text.split(","))}
+    return parse_truth(values, "disabled", flag, default=False)
 
 
-def _no_attestation(flag: str) -> UsageError:
-    hint = "turn it off with --provenance=false and --sbom=false; `rootless image attach` attaches your own"
-    return UsageError(f"{flag}: a build makes no attestations", hint=hint)
+def _provenance(flag: str, text: str) -> ProvenanceOptions:
+    known = {"type", "disabled", "mode", "version", "builder-id", "filename", "inline-only", "reproducible"}
+    fields = parse_fields(text, flag, known)
+    mode, version = fields.get("mode", "min"), fields.get("version", "v0.2")
+    if mode not in ("min", "max"):
+        raise UsageError(f"{flag}: mode is min, not '{mode}'")
+    # docker/build-push-action asks for mode=max by itself for public repositories, and always gives its run as the
+    # builder. Its users would have to learn of the flag only to turn it off
+    is_reduced = mode == "max" and bool(fields.keys() & {"builder-id", "inline-only"})
+    if mode == "max" and not is_reduced:
+        why = "its steps are in BuildKit's own format, which there is none of here"
+        raise UsageError(f"{flag}: provenance of mode=max is not made: {why}", hint="use mode=min")
+    if version not in ("v0.2", "v1"):
+        raise UsageError(f"{flag}: version is v0.2 or v1, not '{version}'")
+    filename = fields.get("filename", "provenance.json")
+    if filename in ("", ".", "..") or "/" in filename or "\0" in filename:
+        raise UsageError(f"{flag}: filename is a plain file name, not '{filename}'")
+    return ProvenanceOptions(
+        version,
+        fields.get("builder-id", ""),
+        filename,
+        parse_truth(fields, "inline-only", flag, default=False),
+        parse_truth(fields, "reproducible", flag, default=False),
+        is_reduced,
+    )

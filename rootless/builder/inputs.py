@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from rootless.builder.dockerfile.check_options import CheckOptions
     from rootless.builder.dockerfile.instructions import Dockerfile
     from rootless.builder.session.build_session import BuildSession
+    from rootless.builder.session.materials import Material
     from rootless.image.platform import Platform
 
 _PIECE = 1 << 20
@@ -36,11 +37,13 @@ class OpenedContext(NamedTuple):
 
     dockerfile: the content of a Dockerfile that came in the place of a context, None for a context; is_remote: the
     files are not the user's own. Links in such a context may have been made by a stranger and must not lead out of it.
+    material: what was fetched, None where nothing was.
     """
 
     context: Context
     dockerfile: bytes | None = None
     is_remote: bool = True
+    material: Material | None = None
 
 
 def open_context(session: BuildSession, text: str, *, keeps_git_dir: bool = False) -> OpenedContext:
@@ -59,9 +62,10 @@ def open_context(session: BuildSession, text: str, *, keeps_git_dir: bool = Fals
             source = source._replace(keeps_git_dir=keeps_git_dir)
         directory = session.make_directory("files")
         step = session.tracker.start(f"[context] fetch {text}")
-        moment = clone(source, f"{directory}/files", step.log).newest
+        fetched = clone(source, f"{directory}/files", step.log)
         step.done()
-        return OpenedContext(Context(f"{directory}/files", is_lasting=False, moment=moment))
+        context = Context(f"{directory}/files", is_lasting=False, moment=fetched.newest)
+        return OpenedContext(context, material=session.materials.add_fetched(text, fetched.identity))
     if contexts.is_url(text):
         from rootless.builder.context.remote import download
 
@@ -72,7 +76,7 @@ def open_context(session: BuildSession, text: str, *, keeps_git_dir: bool = Fals
         with open(f"{directory}/files/{fetched.name}", "rb") as file:
             opened = _stream(session, file)
         context = opened.context._replace(moment=fetched.newest or _newest(opened.context.path))
-        return opened._replace(context=context)
+        return opened._replace(context=context, material=session.materials.add_fetched(text, fetched.identity))
     return OpenedContext(contexts.local_context(text), is_remote=False)
 
 
@@ -200,12 +204,21 @@ def read(session: BuildSession) -> tuple[str, bytes]:
         if value.startswith(("docker-image://", "oci-layout://")):
             continue
         found = open_context(session, value)
+        if found.material is None:
+            session.materials.locals.add(name.lower())
         session.contexts[name.lower()] = contexts.with_ignore(found.context, "")
     if options.context == "-" and options.file == "-":
         raise UsageError("standard input cannot be both the context and the Dockerfile")
     opened = open_context(session, options.context, keeps_git_dir=_keeps_git_dir(options))
     content, filename, path = _dockerfile(session, opened.context, opened.dockerfile, is_remote=opened.is_remote)
     session.contexts[""] = contexts.with_ignore(opened.context, path)
+    materials = session.materials
+    materials.context = opened.material
+    materials.entry_point = filename if opened.material is not None else os.path.basename(filename)
+    if opened.material is None:
+        materials.locals |= {"context", "dockerfile"}
+    elif options.file == "-":
+        materials.locals.add("dockerfile")
     return filename, content
 
 

@@ -249,7 +249,7 @@ class _Walk:
         if node.base.kind == "context":
             given = bases.given_image(self._session, name)
             if given.startswith(bases.LAYOUT):
-                return bases.layout_state(self._session, given.removeprefix(bases.LAYOUT), platform).config
+                return bases.layout_state(self._session, name, given.removeprefix(bases.LAYOUT), platform).config
             name = given.removeprefix(bases.IMAGE)
         if node.base.kind == "scratch" or name in ("", graph.SCRATCH):
             return {}

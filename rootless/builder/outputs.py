@@ -16,12 +16,14 @@ from rootless.builder.worker.step_jobs import ExportJob, SquashJob
 from rootless.engine import verbs
 from rootless.engine.image_types import SaveOptions
 from rootless.errors import UsageError
-from rootless.image.manifest import DOCKER_LIST, OCI_INDEX, Descriptor
+from rootless.image.attestation import REFERENCE_TYPE, index_entry
+from rootless.image.manifest import DOCKER_LIST, OCI_INDEX, Descriptor, Index
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from rootless.builder.provenance import Provenance
     from rootless.builder.session.build_session import BuildSession
     from rootless.builder.session.build_state import BuildState
     from rootless.builder.worker.client import Worker
@@ -123,26 +125,42 @@ def store_image(session: BuildSession, state: BuildState) -> Descriptor:
     return store_state(session.engine, state, ImageSettings(labels, annotations, extra, form))
 
 
-def store_index(session: BuildSession, images: Sequence[tuple[Platform, Descriptor]]) -> Descriptor:
-    """Write the index of several platforms' images into the store; return its descriptor, which has no name yet."""
+class BuiltImage(NamedTuple):
+    """What was built for one platform. provenance: None where none is wanted."""
+
+    platform: Platform
+    state: BuildState
+    provenance: Provenance | None = None
+
+
+def store_index(
+    session: BuildSession, images: Sequence[tuple[BuiltImage, Descriptor]], names: Sequence[str]
+) -> Descriptor:
+    """Write the index of the images, with their provenance, into the store; return its descriptor.
+
+    It has no name yet. names: those that it will get, which a provenance states.
+    """
     media_type = DOCKER_LIST if session.options.format == "docker" else OCI_INDEX
-    document = {
-        "schemaVersion": 2,
-        "mediaType": media_type,
-        "manifests": [
-            {
-                "mediaType": each.media_type,
-                "digest": each.digest,
-                "size": each.size,
-                "platform": {
-                    "architecture": platform.architecture,
-                    "os": platform.os,
-                    **({"variant": platform.variant} if platform.variant else {}),
-                },
-            }
-            for platform, each in images
-        ],
-    }
+    entries: list[object] = [
+        {
+            "mediaType": each.media_type,
+            "digest": each.digest,
+            "size": each.size,
+            "platform": {
+                "architecture": built.platform.architecture,
+                "os": built.platform.os,
+                **({"variant": built.platform.variant} if built.platform.variant else {}),
+            },
+        }
+        for built, each in images
+    ]
+    for built, each in images:
+        if built.provenance is not None:
+            made = built.provenance.attestation(each, built.platform, names)
+            for content in (made.statement, made.config, made.manifest):
+                session.store.blobs.put(content)
+            entries.append(index_entry(made.descriptor, each.digest))
+    document = {"schemaVersion": 2, "mediaType": media_type, "manifests": entries}
     raw = json.dumps(document, separators=(",", ":"), sort_keys=True).encode()
     return Descriptor(media_type, session.store.blobs.put(raw), len(raw))
 
@@ -157,6 +175,24 @@ def name_in(store: Store, descriptor: Descriptor, names: Sequence[str]) -> None:
         store.index.add(descriptor, made=now)
     for name in names:
         store.index.tag(name, descriptor, made=now)
+
+
+def drop_replaced(store: Store, descriptor: Descriptor, images: Iterable[Descriptor]) -> None:
+    """Take those out of the index that the new index `descriptor` of the same images has left without a name.
+
+    The statement of a provenance has its time, so that the index of each build is another one, although the images are
+    the same: each build would leave an index without a name behind.
+    """
+    ours = {each.digest for each in images}
+    for entry in store.index.entries():
+        if entry.names or entry.named_digest == descriptor.digest or entry.manifest_digest not in ours:
+            continue
+        document = store.index.document(entry.named_digest)
+        if isinstance(document, Index):
+            others = {each.digest for each in document.manifests if REFERENCE_TYPE not in each.annotations}
+            if others != ours:
+                continue
+        store.index.remove(entry.named_digest)
 
 
 def full_names(session: BuildSession, tags: Iterable[str]) -> list[str]:
@@ -239,17 +275,17 @@ def write_index_archive(session: BuildSession, output: Output, digest: str, name
     verbs.save_index(session.engine, digest, names, destination, options=options)
 
 
-def write_trees(session: BuildSession, output: Output, built: Sequence[tuple[Platform, BuildState]]) -> None:
+def write_trees(session: BuildSession, output: Output, built: Sequence[BuiltImage]) -> None:
     """Write the files of the images into the directory of `output`, or as one tar. Raises HostLimit, OSError.
 
     Where there are several, or platform-split=true asks for it, each is in a directory that is named after its
-    platform, as `linux_arm64`.
+    platform, as `linux_arm64`. A provenance is written beside them. Raises UsageError where a file has its name.
     """
     is_split = len(built) > 1 if output.is_split is None else output.is_split
-    trees = [(str(platform).replace("/", "_") if is_split else "", state) for platform, state in built]
+    trees = [(str(each.platform).replace("/", "_") if is_split else "", each) for each in built]
     if output.kind == "local":
-        for name, state in trees:
-            export_files(session, state, f"{output.dest}/{name}" if name else output.dest)
+        for name, each in trees:
+            export_files(session, each, f"{output.dest}/{name}" if name else output.dest)
         return
     if output.dest == "-":
         sys.stdout.flush()
@@ -295,20 +331,27 @@ def _history_of(state: BuildState, layers: int) -> int:
     return len(state.history)
 
 
-def export_files(session: BuildSession, state: BuildState, directory: str) -> None:
+def export_files(session: BuildSession, built: BuiltImage, directory: str) -> None:
     """Write the files of the image into `directory`. They all belong to the calling user. Raises HostLimit, OSError."""
     os.makedirs(directory, exist_ok=True)
-    job = ExportJob(session.id_map, session.tree(session.lowerdirs(state)), os.path.realpath(directory))
+    job = _export_job(session, built, os.path.realpath(directory))
     session.on_worker(lambda worker: worker.call(job))
 
 
-def export_tar(session: BuildSession, trees: Sequence[tuple[str, BuildState]], fd: int) -> None:
+def _export_job(session: BuildSession, built: BuiltImage, directory: str = "") -> ExportJob:
+    job = ExportJob(session.id_map, session.tree(session.lowerdirs(built.state)), directory)
+    if built.provenance is not None and not built.provenance.wanted.is_inline_only:
+        job.statement = built.provenance.exported(session.latest)
+    return job
+
+
+def export_tar(session: BuildSession, trees: Sequence[tuple[str, BuiltImage]], fd: int) -> None:
     """Write the files of images as one tar to `fd`, with the owners that they have in the images. Raises HostLimit.
 
     trees: (directory of the tar for the files, "" for none, and image).
     """
-    for position, (prefix, state) in enumerate(trees, 1):
-        job = ExportJob(session.id_map, session.tree(session.lowerdirs(state)))
+    for position, (prefix, built) in enumerate(trees, 1):
+        job = _export_job(session, built)
         job.prefix, job.is_last = prefix, position == len(trees)
         session.on_worker(partial(_call, job, fd))
 

@@ -55,7 +55,9 @@ _ABSENT = {
 @repeated_option("--add-host", metavar="HOST:IP", help="Add a line to /etc/hosts of RUN")
 @repeated_option("--allow", metavar="ENTITLEMENT", help="Allow the Dockerfile network.host or security.insecure")
 @repeated_option("--annotation", metavar="KEY=VALUE", help="Add an annotation to the manifest")
-@repeated_option("--attest", metavar="SPEC", help="An attestation, which can be turned off: type=NAME,disabled=true")
+@repeated_option(
+    "--attest", metavar="SPEC", help="Attach an attestation, as --provenance does: type=provenance,FIELD,..."
+)
 @value_option("--builder", metavar="NAME", default="", help="The builder; there is one, whose name is default")
 @repeated_option("--build-arg", metavar="NAME[=VALUE]", help="Set a build argument; without a value: your own variable")
 @repeated_option(
@@ -115,7 +117,12 @@ _ABSENT = {
     show_default=True,
     help="How to show the steps",
 )
-@value_option("--provenance", metavar="false", default="", help="Whether to attach how the image was built; only false")
+@value_option(
+    "--provenance",
+    metavar="SPEC",
+    default="",
+    help="State what the image was built from: true, or mode=min,builder-id=URI,version=v0.2|v1,inline-only=true,...",
+)
 @switch_option("--pull", help="Ask the registry for newer base images")
 @switch_option("--push", help="Push the image to its names' registries")
 @switch_option("-q", "--quiet", help="Print only the image's id")

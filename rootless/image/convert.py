@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 
 from rootless.errors import UsageError
-from rootless.image.fields import as_mapping, as_sequence, load_json
+from rootless.image.attestation import REFERENCE_DIGEST
+from rootless.image.fields import as_mapping, as_sequence, as_strings, load_json
 from rootless.image.manifest import (
     DOCKER_CONFIG,
     DOCKER_LIST,
@@ -110,7 +111,8 @@ def rebuild_manifest(manifest: Manifest, layers: Sequence[Descriptor], form: str
 def rebuild_index(index: Index, replaced: Mapping[str, Descriptor], form: str) -> tuple[bytes, str]:
     """The index in that format with other manifests in place of some: its bytes and its media type.
 
-    replaced: the new descriptors by the old digests. The bytes stay the very same when nothing is different.
+    replaced: the new descriptors by the old digests. The bytes stay the very same when nothing is different. An
+    attestation that was replaced itself is then about the new manifest of its image.
     """
     media_type = OCI_INDEX if form == "oci" else DOCKER_LIST
     is_same = all(
@@ -127,6 +129,11 @@ def rebuild_index(index: Index, replaced: Mapping[str, Descriptor], form: str) -
         child = (
             dict(old) if new is None else {**old, "mediaType": new.media_type, "digest": new.digest, "size": new.size}
         )
+        if new is not None and new.digest != old["digest"] and "annotations" in old:
+            annotations = as_strings(old["annotations"], "annotations")
+            about = replaced.get(annotations.get(REFERENCE_DIGEST, ""))
+            if about is not None:
+                child["annotations"] = {**annotations, REFERENCE_DIGEST: about.digest}
         if form != "oci":
             child.pop("annotations", None)
         children.append(child)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from rootless.errors import InvalidInput, RootlessError, UsageError
+from rootless.image.attestation import REFERENCE_TYPE
 from rootless.image.digest import check_digest
 from rootless.image.fields import load_json
 from rootless.image.file_sets import FileSet, read_file
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
 REF_NAME = "org.opencontainers.image.ref.name"
 CONTAINERD_NAME = "io.containerd.image.name"
-_ATTESTATION = "vnd.docker.reference.type"  # buildkit's mark of manifests that are no images (provenance, SBOM)
 
 
 class LayoutSource:
@@ -99,7 +99,7 @@ def layout_sources(files: FileSet, tags_by_config: dict[str, list[str]] | None =
     assert isinstance(index, Index)
     found: dict[str, tuple[Descriptor, list[str], list[str]]] = {}
     for descriptor in index.manifests:
-        if _ATTESTATION in descriptor.annotations:
+        if REFERENCE_TYPE in descriptor.annotations:
             continue
         _, names, labels = found.setdefault(descriptor.digest, (descriptor, [], []))
         if label := descriptor.annotations.get(REF_NAME):

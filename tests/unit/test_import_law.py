@@ -28,7 +28,7 @@ STORAGE = ("tar", "owners", "files", "drivers", "changes", "roots", "layers", "s
 # The sub-rooms of builder, the lowest first: a module sees its own room, those before it and, of the modules that lie
 # directly in builder, those before it. `build_options` is below all rooms, the verbs are above them.
 BUILDER = ("build_options", "dockerfile", "context", "worker", "session", "steps", "cache",
-           "outputs", "inputs", "inquiry", "solver", "api")  # fmt: skip
+           "provenance", "outputs", "inputs", "inquiry", "solver", "api")  # fmt: skip
 # The modules and sub-rooms of runtime, by the same rule
 RUNTIME = ("spec", "mount_options", "capabilities", "channel", "operations", "plan", "cgroups", "seccomp", "process",
            "oci")  # fmt: skip

@@ -10,6 +10,7 @@ from typing import NamedTuple, Protocol
 from rootless.builder.dockerfile import checks
 from rootless.builder.dockerfile.check_options import CheckOptions
 from rootless.builder.session.build_state import BuildState
+from rootless.builder.session.materials import Materials
 from rootless.builder.worker.client import Worker, Workers
 from rootless.builder.worker.step_jobs import LayerTree
 from rootless.errors import HostLimit
@@ -72,7 +73,8 @@ class BuildSession:
     """One build. To be used in a `with`, which ends the workers and removes the build's directories.
 
     latest: --timestamp or SOURCE_DATE_EPOCH in seconds, None without, and until the context is there whose time it may
-    be; contexts: the named ones, and the main one as ""; used: the records that the build has used or made, with the
+    be; contexts: the named ones, and the main one as ""; materials: what of elsewhere was used for the present
+    platform; used: the records that the build has used or made, with the
     layers that each needs, for --cache-to; checks: which build checks are wanted; mounts: those of --volume; agents:
     those with keys of --ssh, by the keys' files; lock: guards what the threads of the stages share. Raises HostLimit
     when the directory cannot be made.
@@ -90,6 +92,7 @@ class BuildSession:
         self.cache = BuildCache(engine.store.root)
         self.workers = Workers()
         self.contexts: dict[str, Context] = {}
+        self.materials = Materials()
         self.imported: RecordSource | None = None
         self.used: dict[str, tuple[CacheRecord, tuple[StepLayer, ...]]] = {}
         self.checks = CheckOptions()

@@ -7,9 +7,11 @@ from typing import NamedTuple
 
 from rootless.builder.session.build_session import StepRun
 from rootless.builder.session.build_state import BuildState
+from rootless.builder.session.materials import image_uri, layout_uri
 from rootless.errors import DigestMismatch, UsageError
 from rootless.image.digest import digest_of, is_digest
 from rootless.image.platform import host_platform
+from rootless.image.reference import DEFAULT_REGISTRY, Reference
 from rootless.storage.store.step_records import StepLayer
 
 TYPE_CHECKING = False
@@ -57,7 +59,24 @@ def image_state(session: BuildSession, reference: str, platform: Platform, step:
         if asked is None or policy != "missing":
             raise
         found = image_in_use.image_for(session.engine, reference, pull="always", platform=asked, progress=progress)
+    digest = found.entry.named_digest
+    named = _named(session, reference, found.entry) or Reference(DEFAULT_REGISTRY, "unnamed", None, digest)
+    session.materials.add_image(image_uri(named, found.entry.config.platform), digest)
     return of_entry(session, found.entry, list(found.chain_ids))
+
+
+def _named(session: BuildSession, text: str, entry: ImageEntry) -> Reference | None:
+    """The name by which `text` means `entry`; where it is an id, a name that the image has, None without one."""
+    from rootless.engine.image.image_names import qualify
+    from rootless.image.reference import parse_reference
+
+    try:
+        asked = qualify(session.engine, text)[0]
+    except UsageError:
+        asked = None
+    if asked is not None and (asked.digest or str(asked) in entry.names):
+        return asked
+    return parse_reference(entry.names[0]) if entry.names else None
 
 
 def _asked_platform(session: BuildSession, platform: Platform) -> str | None:
@@ -115,7 +134,7 @@ def named_context(session: BuildSession, name: str, platform: Platform, step: St
     if given.startswith(IMAGE):
         return image_state(session, given.removeprefix(IMAGE), platform, step)
     if given.startswith(LAYOUT):
-        return layout_state(session, given.removeprefix(LAYOUT), platform)
+        return layout_state(session, name, given.removeprefix(LAYOUT), platform)
     return session.contexts[name]
 
 
@@ -128,8 +147,8 @@ def given_image(session: BuildSession, name: str) -> str:
     return ""
 
 
-def layout_state(session: BuildSession, text: str, platform: Platform) -> BuildState:
-    """The state of the image that `text`, PATH[:TAG][@DIGEST], names in an OCI layout.
+def layout_state(session: BuildSession, name: str, text: str, platform: Platform) -> BuildState:
+    """The state of the image that `text`, PATH[:TAG][@DIGEST], names in an OCI layout, for the context `name`.
 
     The image gets no name in the store, and no name there changes its meaning. `platform` chooses from an index.
     Without TAG and DIGEST the layout must have one image only, or one tagged `latest`. Raises UsageError (no such
@@ -152,6 +171,7 @@ def layout_state(session: BuildSession, text: str, platform: Platform) -> BuildS
     entry = session.store.index.load(manifest.digest)
     if _asked_platform(session, platform) is not None and best_match([entry.config.platform], platform) is None:
         raise UsageError(f"'{text}' is for platform '{entry.config.platform}', not '{platform}'")
+    session.materials.add_image(layout_uri(name, entry.manifest_digest, entry.config.platform), entry.manifest_digest)
     return of_entry(session, entry, chain_ids(entry.config.diff_ids))
 
 

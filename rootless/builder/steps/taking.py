@@ -149,6 +149,7 @@ class _Taker:
         directory = self._run.session.make_directory("files")
         wanted = RemoteSource(source, instruction.checksum, instruction.keeps_git_dir, self._run.timestamp)
         fetched = fetch(wanted, f"{directory}/files", self._run.progress.log)
+        self._run.session.materials.add_fetched(source, fetched.identity)
         unpack = bool(instruction.unpack)  # a download is unpacked only where --unpack asks for it
         taken.note(["remote", fetched.identity, fetched.name, unpack, self._exclude])
         taken.newest = max(taken.newest, fetched.newest)

@@ -252,13 +252,38 @@ class SquashJob(QuietJob):
         return cls(read_id_map(fields), fields.texts("layers"), fields.text("upper"))
 
 
+class ExportedStatement:
+    """An in-toto statement that is written beside the files which it is about.
+
+    name: of its file; document: the statement as JSON, which gets the files as its subjects; moment: the file's time in
+    seconds.
+    """
+
+    __slots__ = ("document", "moment", "name")
+
+    def __init__(self, name: str, document: str, moment: int) -> None:
+        self.name = name
+        self.document = document
+        self.moment = moment
+
+    def to_json(self) -> dict[str, object]:
+        """The statement as a member of a job."""
+        return {"name": self.name, "document": self.document, "moment": self.moment}
+
+    @classmethod
+    def from_json(cls, fields: Fields) -> ExportedStatement:
+        """The reverse of `to_json`. Raises InvalidInput."""
+        return cls(fields.text("name"), fields.text("document"), fields.integer("moment"))
+
+
 class ExportJob(QuietJob):
     """--output: write the files of `tree` into `directory`; where that is "", as a tar to the job's fd.
 
-    prefix: a directory of the tar that holds all files, "" for none; is_last: the tar ends with this tree.
+    prefix: a directory of the tar that holds all files, "" for none; is_last: the tar ends with this tree; statement:
+    the provenance of the files, None for none.
     """
 
-    __slots__ = ("directory", "id_map", "is_last", "prefix", "tree")
+    __slots__ = ("directory", "id_map", "is_last", "prefix", "statement", "tree")
     operation: ClassVar[str] = "export"
 
     def __init__(self, id_map: IdMap, tree: LayerTree, directory: str = "") -> None:
@@ -267,6 +292,7 @@ class ExportJob(QuietJob):
         self.directory = directory
         self.prefix = ""
         self.is_last = True
+        self.statement: ExportedStatement | None = None
 
     def to_json(self) -> dict[str, object]:
         """The job as the payload of a message."""
@@ -276,6 +302,7 @@ class ExportJob(QuietJob):
             "directory": self.directory,
             "prefix": self.prefix,
             "is_last": self.is_last,
+            "statement": None if self.statement is None else self.statement.to_json(),
         }
 
     @classmethod
@@ -284,6 +311,8 @@ class ExportJob(QuietJob):
         tree = LayerTree.from_json(fields.require_member("tree"))
         job = cls(read_id_map(fields), tree, fields.text("directory"))
         job.prefix, job.is_last = fields.text("prefix"), fields.flag("is_last")
+        statement = fields.member("statement")
+        job.statement = None if statement is None else ExportedStatement.from_json(statement)
         return job
 
 

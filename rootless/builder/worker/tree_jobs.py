@@ -8,6 +8,7 @@ import stat
 import tarfile
 
 from rootless.builder.worker.worker_session import MountedTree, own_mounts
+from rootless.errors import UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
     from rootless.builder.context.context_files import FileNode
-    from rootless.builder.worker.step_jobs import ExportJob, SquashJob, UnpackContextJob
+    from rootless.builder.worker.step_jobs import ExportedStatement, ExportJob, SquashJob, UnpackContextJob
     from rootless.builder.worker.worker_session import WorkerSession
 
 
@@ -73,10 +74,13 @@ def export(session: WorkerSession, job: ExportJob) -> None:
 
         own_mounts(session.pid)
         source = tree.open()
+        statement = b"" if job.statement is None else _statement(source, job.statement)
         target = os.open(job.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         placer = Placer(target, Rules(owner=(0, 0), chmod=lambda mode, _: mode & 0o1777, timestamp=0))
         placer.copy(source, Match("", "", "", True), "/", parents=False, exclusions=Exclusions("", ()))
         placer.finish()
+        if job.statement is not None:
+            _write_statement(target, job.statement, statement)
         return b""
 
     try:
@@ -99,10 +103,15 @@ def export_tar(session: WorkerSession, job: ExportJob, output: int) -> None:
             archive = tarfile.TarFile(fileobj=_Counted(out), mode="w", format=tarfile.PAX_FORMAT)
             links: dict[tuple[int, int], str] = {}
             prefix = f"{job.prefix}/" if job.prefix else ""
+            statement = b"" if job.statement is None else _statement(source, job.statement)
             if prefix:
                 archive.addfile(_directory_member(job.prefix))
             for node in walk(source, "", skip_nothing):
                 _add_member(archive, node, links, prefix)
+            if job.statement is not None:
+                member = tarfile.TarInfo(prefix + job.statement.name)
+                member.size, member.mode, member.mtime = len(statement), 0o600, job.statement.moment
+                archive.addfile(member, io.BytesIO(statement))
             if job.is_last:
                 archive.close()
         return b""
@@ -111,6 +120,43 @@ def export_tar(session: WorkerSession, job: ExportJob, output: int) -> None:
         session.call(job.id_map, inside)
     finally:
         tree.close()
+
+
+def _statement(root: int, wanted: ExportedStatement) -> bytes:
+    """The statement about the regular files of the tree `root` (fd), each of which is a subject with its digest.
+
+    Raises UsageError where the tree has a file of that name itself.
+    """
+    import hashlib
+    import json
+
+    from rootless.builder.context.context_files import skip_nothing, walk
+
+    subjects = []
+    for node in walk(root, "", skip_nothing):
+        if node.path == wanted.name:
+            hint = "give the provenance another name: --provenance=filename=NAME"
+            raise UsageError(f"the image has a file '{node.path}' itself", hint=hint)
+        if stat.S_ISREG(node.status.st_mode):
+            fd = os.open(node.name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=node.parent)
+            with open(fd, "rb") as file:
+                digits = hashlib.file_digest(file, "sha256").hexdigest()
+            subjects.append({"name": node.path, "digest": {"sha256": digits}})
+    document = json.loads(wanted.document)
+    return json.dumps({**document, "subject": subjects}, indent=2).encode()
+
+
+def _write_statement(directory: int, wanted: ExportedStatement, content: bytes) -> None:
+    """Write the statement into the directory (fd), in the place of one of an earlier build."""
+    try:
+        os.unlink(wanted.name, dir_fd=directory)
+    except FileNotFoundError:
+        pass
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    with open(os.open(wanted.name, flags, 0o600, dir_fd=directory), "wb") as file:
+        file.write(content)
+        file.flush()
+        os.utime(file.fileno(), (wanted.moment, wanted.moment))
 
 
 class _Counted(io.RawIOBase):

@@ -27,6 +27,7 @@ from rootless.engine.transfer.blob_sources import (
 )
 from rootless.engine.transfer.parallel import Control, run_all
 from rootless.errors import DigestMismatch, ImageNotFound, NotFound, UsageError
+from rootless.image.attestation import REFERENCE_DIGEST, moved_attestation
 from rootless.image.compress import Compression, parse_compression
 from rootless.image.convert import (
     FORMATS,
@@ -38,7 +39,7 @@ from rootless.image.convert import (
     rebuild_manifest,
 )
 from rootless.image.digest import digest_of
-from rootless.image.manifest import Descriptor, Index, Manifest, plan_layers
+from rootless.image.manifest import MANIFEST_LIMIT, Descriptor, Index, Manifest, plan_layers
 from rootless.image.reference import parse_reference
 from rootless.storage.store.index import is_image
 from rootless.storage.store.layer_forms import Form, read_forms, remember_form
@@ -350,7 +351,7 @@ def _push_index(push: _Push, index: Index, tag: str | None, depth: int = 0) -> t
         replaced[child.digest] = (
             push_entry(push, store.index.load(child.digest), None)
             if is_image(document)
-            else _push_artifact(push, document)
+            else _push_artifact(push, document, child.annotations.get(REFERENCE_DIGEST, ""), replaced)
         )
     became_oci = any(
         format_of(replaced[child.digest].media_type) != format_of(child.media_type) == "v2s2"
@@ -366,8 +367,21 @@ def _push_index(push: _Push, index: Index, tag: str | None, depth: int = 0) -> t
     return digest_of(raw), len(raw)
 
 
-def _push_artifact(push: _Push, manifest: Manifest) -> Descriptor:
-    """Send a manifest that is no image (an attestation, a chart), byte for byte, and return its descriptor."""
+def _push_artifact(push: _Push, manifest: Manifest, about: str, replaced: dict[str, Descriptor]) -> Descriptor:
+    """Send a manifest that is no image (an attestation, a chart), and return its descriptor.
+
+    It is sent byte for byte, but for the provenance of a build of rootless whose image got another digest because its
+    layers were compressed. about: the digest of that image, "" for none; replaced: what was sent, by the old digests.
+    """
+    image = replaced.get(about)
+    if image is not None and image.digest != about:
+        blobs = push.engine.store.blobs
+        moved = moved_attestation(manifest, lambda each: blobs.read(each.digest, MANIFEST_LIMIT), about, image.digest)
+        if moved is not None:
+            for content in (moved.statement, moved.config):
+                push.destination.put_blob(bytes_content(content, digest_of(content)))
+            push.destination.put_manifest(moved.manifest, moved.descriptor.media_type)
+            return moved.descriptor
     for blob in (*manifest.layers, manifest.config):
         push.destination.put_blob(blob_content(push.engine, blob))
     push.destination.put_manifest(manifest.raw, manifest.media_type)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import sys
+from functools import partial
 from typing import NamedTuple
 
 from rootless.engine import events
@@ -14,17 +15,29 @@ from rootless.engine.transfer import layer_bytes
 from rootless.engine.transfer.blob_sources import skipped
 from rootless.errors import HostLimit, UsageError
 from rootless.host.full import full_error
+from rootless.image.attestation import REFERENCE_DIGEST, moved_attestation
 from rootless.image.compress import NAMES, Compressed, Compression, make_encoder, parse_compression
 from rootless.image.content import BlobContent
 from rootless.image.convert import format_of, in_form, layer_type, rebuild_index, rebuild_manifest
+from rootless.image.digest import digest_of
 from rootless.image.docker_sink import DockerArchiveSink
-from rootless.image.manifest import Descriptor, ImageConfig, Index, Manifest, PlannedLayer, parse_manifest, plan_layers
+from rootless.image.manifest import (
+    MANIFEST_LIMIT,
+    Descriptor,
+    ImageConfig,
+    Index,
+    Manifest,
+    PlannedLayer,
+    parse_manifest,
+    plan_layers,
+)
 from rootless.image.sink_files import ArchiveFile, ArchiveStream, ignore_progress
 from rootless.image.sinks import LayoutSink, Listing, OciArchiveSink, list_image
+from rootless.storage.store.index import is_image
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from typing import BinaryIO
 
     from rootless.engine.context import Engine
@@ -75,7 +88,8 @@ def save_images(
                 converted = [each._replace(names=(options.tag,)) for each in converted]
             tops = [_Top(each.manifest.raw, each.manifest.media_type, _listing(each)) for each in converted]
             with blobs:
-                _put(_oci_sink(engine, output, options, tops), converted, blobs.content, tops)
+                manifests = [each.manifest for each in converted]
+                _put(_oci_sink(engine, output, options, tops), manifests, blobs.content, tops)
     for name in names:
         events.record_image(engine, "save", name, name)
 
@@ -94,15 +108,55 @@ def save_index(
     with engine.store.using():
         index = engine.store.index.document(digest)
         assert isinstance(index, Index)
-        entries = [engine.store.index.load(child.digest) for child in index.manifests]
-        images = [SavedImage(entry.manifest, entry.config, ()) for entry in entries]
+        images, artifacts = _children(engine, index)
         converted, blobs = _exact(engine, images, compression)
         replaced = {
             image.manifest.digest: new.manifest.descriptor for image, new in zip(images, converted, strict=True)
         }
+        manifests = [each.manifest for each in converted]
+        for about, artifact in artifacts:
+            manifests.append(_artifact(engine, artifact, about, replaced, blobs))
+            replaced[artifact.digest] = manifests[-1].descriptor
         top = _Top(*rebuild_index(index, replaced, "oci"), Listing(tuple(names)))
         with blobs:
-            _put(_oci_sink(engine, output, options, [top]), converted, blobs.content, [top])
+            _put(_oci_sink(engine, output, options, [top]), manifests, blobs.content, [top])
+
+
+def _children(engine: Engine, index: Index) -> tuple[list[SavedImage], list[tuple[str, Manifest]]]:
+    """The images of an index; and its other manifests, each with the digest of the image that it is about, or ""."""
+    images, artifacts = [], []
+    for child in index.manifests:
+        document = engine.store.index.document(child.digest)
+        if isinstance(document, Manifest) and not is_image(document):
+            artifacts.append((child.annotations.get(REFERENCE_DIGEST, ""), document))
+        else:
+            entry = engine.store.index.load(child.digest)
+            images.append(SavedImage(entry.manifest, entry.config, ()))
+    return images, artifacts
+
+
+def _artifact(
+    engine: Engine, manifest: Manifest, about: str, replaced: Mapping[str, Descriptor], blobs: _Ahead
+) -> Manifest:
+    """A manifest that is no image as it is written, whose blobs are put into `blobs`.
+
+    The provenance of a build of rootless is made anew where its image, with the digest `about`, has another one in the
+    archive because its layers were compressed. replaced: what is written, by the old digests.
+    """
+    store = engine.store.blobs
+    image = replaced.get(about)
+    moved = None
+    if image is not None and image.digest != about:
+        moved = moved_attestation(manifest, lambda each: store.read(each.digest, MANIFEST_LIMIT), about, image.digest)
+    if moved is None:
+        for blob in (*manifest.layers, manifest.config):
+            blobs.add(blob.digest, partial(store.open, blob.digest))
+        return manifest
+    for content in (moved.statement, moved.config):
+        blobs.add(digest_of(content), partial(io.BytesIO, content))
+    made = parse_manifest(moved.manifest)
+    assert isinstance(made, Manifest)
+    return made
 
 
 class _Top(NamedTuple):
@@ -152,17 +206,17 @@ def _save_docker(
 
 def _put(
     sink: Sink,
-    images: Sequence[SavedImage],
+    manifests: Sequence[Manifest],
     content: Callable[[Descriptor], BlobContent],
     tops: Sequence[_Top],
 ) -> None:
-    """Put the images, one after the other, then what index.json lists, and finish."""
+    """Put the manifests with their blobs, one after the other, then what index.json lists, and finish."""
     try:
-        for image in images:
-            for layer in image.manifest.layers:
+        for manifest in manifests:
+            for layer in manifest.layers:
                 sink.put_blob(content(layer), ignore_progress)
-            sink.put_config(content(image.manifest.config))
-            sink.put_manifest(image.manifest.raw, image.manifest.media_type, listing=None)
+            sink.put_config(content(manifest.config))
+            sink.put_manifest(manifest.raw, manifest.media_type, listing=None)
         for top in tops:
             sink.put_manifest(top.raw, top.media_type, listing=top.listing)
         sink.finish()
@@ -344,6 +398,12 @@ class _Ahead:
         self._blobs = blobs
         self._order = list(blobs)
         self._opened: dict[str, Reader] = {}
+
+    def add(self, digest: str, opener: Open) -> None:
+        """Add a blob, which comes last, unless there is one with this digest."""
+        if digest not in self._blobs:
+            self._blobs[digest] = opener
+            self._order.append(digest)
 
     def open(self, digest: str) -> Reader:
         """A reader of the blob from its first byte."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import http.server
+import json
 import os
 import pty
 import select
@@ -113,6 +114,26 @@ def test_a_git_repository(busybox: Runner, build: Build, served: tuple[Path, str
     assert read_in(busybox, "kept", "cat", "/name") == "box\n"
     build(f"FROM busybox\nADD {url}/r.git?branch=main&keep-git-dir=1 /tree\n", "-t", "added")
     assert ".git" in read_in(busybox, "added", "ls", "-A", "/tree").split()
+    (directory / "f").write_text("fetched")
+    text = f"FROM scratch\nADD {url}/f /\nADD {url}/r.git#main:sub /tree\n"
+    for address, is_complete in ((f"{url}/r.git#main", True), (str(context), False)):
+        given = ["-f", "-"] if is_complete else []
+        (context / "Dockerfile").write_text(text)
+        where = f"type=local,dest={context}/out"
+        busybox("build", "--provenance=true", "-o", where, *given, address, input=text)
+        predicate = json.loads((context / "out/provenance.json").read_text())["predicate"]
+        found = {each["uri"]: each["digest"] for each in predicate["materials"]}
+        assert found[f"{url}/f"] == {"sha256": hashlib.sha256(b"fetched").hexdigest()}
+        assert len(found[f"{url}/r.git#main:sub"]["sha1"]) == 40
+        assert predicate["metadata"]["completeness"]["materials"] is False  # the Dockerfile is the user's own
+        source = predicate["invocation"]["configSource"]
+        assert source.get("uri") == (address if is_complete else None)
+        assert source.get("digest") == found.get(address)
+    busybox("build", "--provenance=true", "-o", f"type=local,dest={context}/out", f"{url}/r.git#main")
+    predicate = json.loads((context / "out/provenance.json").read_text())["predicate"]
+    assert predicate["metadata"]["completeness"]["materials"] is True
+    assert predicate["metadata"]["https://mobyproject.org/buildkit@v1#hermetic"] is True
+    assert "locals" not in predicate["invocation"]["parameters"]
 
 
 def test_push_and_a_cache_in_a_registry(

@@ -22,6 +22,7 @@ from rootless.builder.worker.file_jobs import (
 from rootless.builder.worker.step_jobs import (
     STEP_JOB_READERS,
     BoundPart,
+    ExportedStatement,
     ExportJob,
     LayerTree,
     MountedSecret,
@@ -78,6 +79,12 @@ def copy_job() -> CopyJob:
     return job
 
 
+def stated_job() -> ExportJob:
+    job = ExportJob(ID_MAP, TREE)
+    job.statement = ExportedStatement("provenance.json", "{}", 5)
+    return job
+
+
 @pytest.mark.parametrize(
     "job",
     [
@@ -90,6 +97,7 @@ def copy_job() -> CopyJob:
         SquashJob(ID_MAP, ["/bottom", "/top"], "/upper"),
         ExportJob(ID_MAP, TREE, "/out"),
         ExportJob(ID_MAP, TREE),
+        stated_job(),
     ],
     ids=lambda job: job.operation,
 )
