@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import os
 import tarfile
@@ -24,12 +25,13 @@ _LINUX = Platform("linux", "amd64")
 def dockerfile(content: bytes) -> None:
     """Parse, check, plan and expand everything."""
     parsed = parse(content)
-    checks.check(parsed)
+    checks.chosen(checks.findings_in(parsed), parsed.directives.checks)
     found = graph.plan(parsed, graph.Wanted(_LINUX, _LINUX))
     for node in found.order:
         scope = Scope(
             escape=parsed.directives.escape, environment={"PATH": "/bin"}, global_args=found.global_args, build_args={}
         )
+        checks.findings_in_stage(node.instructions, copy.deepcopy(scope), lambda path: path.endswith("x"))
         for instruction in node.instructions:
             scope.enter(scope.expand(instruction))
 
