@@ -6,31 +6,32 @@ import os
 import signal
 import socket
 import time
+from typing import Any
+
+import pytest
 
 from rootless.runtime import capabilities
 from rootless.runtime.channel import Channel
 from rootless.runtime.process import reaper
-
-
-class _Options:
-    die_with_parent = True
+from rootless.runtime.process.command import ProcessOptions
 
 
 class _Command:
-    options = _Options()
+    options = ProcessOptions(die_with_parent=True)
     sets = capabilities.CapabilitySets(bounding=0, effective=0, permitted=0)
 
 
-def test_a_launcher_that_has_gone_leaves_no_container() -> None:
+def test_a_launcher_that_has_gone_leaves_no_container(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reaper, "become_user", lambda command, warn: None)
+    monkeypatch.setattr(capabilities, "apply", lambda sets: None)
+    command: Any = _Command()
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     ours.close()
     child = os.fork()
     if child == 0:
         try:
-            reaper.become_user = lambda command, warn: None
-            capabilities.apply = lambda sets: None
             init = os.getpid()
-            reaper.fork_reaper(_Command(), Channel(theirs))
+            reaper.fork_reaper(command, Channel(theirs))
             while os.getppid() == init:  # this is the command
                 time.sleep(0.01)
         finally:
