@@ -9,7 +9,7 @@ from rootless.image.convert import rebuild_index
 from rootless.image.manifest import OCI_MANIFEST, Descriptor, Index, Manifest, parse_manifest
 
 OLD, NEW = f"sha256:{'1' * 64}", f"sha256:{'2' * 64}"
-STATEMENT = {
+STATEMENT: dict[str, object] = {
     "predicateType": "https://slsa.dev/provenance/v0.2",
     "subject": [{"name": "a", "digest": {"sha256": "1" * 64}}, {"name": "b", "digest": {"sha256": "3" * 64}}],
     "predicate": {"of": "a build"},
@@ -48,7 +48,7 @@ def test_the_index_says_what_the_moved_one_is_about() -> None:
 
     def about(replaced: dict[str, Descriptor]) -> str:
         document = json.loads(rebuild_index(index, replaced, "oci")[0])
-        return document["manifests"][1]["annotations"]["vnd.docker.reference.digest"]
+        return str(document["manifests"][1]["annotations"]["vnd.docker.reference.digest"])
 
     there = Descriptor(OCI_MANIFEST, NEW, 1)
     other = Descriptor(OCI_MANIFEST, f"sha256:{'4' * 64}", 1)
