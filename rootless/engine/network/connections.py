@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+
 from rootless.engine.network.network_verbs import PREDEFINED
 from rootless.errors import InvalidState, RootlessError, UsageError
 from rootless.network.modes import NAMED
+from rootless.paths import Lock
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from rootless.engine.context import Engine
     from rootless.monitor.protocol import NetworkRequest
@@ -27,7 +30,7 @@ def connect_network(engine: Engine, network: str, container: str, settings: Sequ
     from rootless.engine.plan.attachments import choose_attachments
     from rootless.monitor.protocol import NetworkRequest
 
-    with engine.store.using():
+    with engine.store.using(), _take_turn(engine, network, container):
         joined, record = _find(engine, network, container)
         if joined.name in record.network.networks:
             raise InvalidState(f"endpoint with name {record.name} already exists in network {joined.name}")
@@ -50,7 +53,7 @@ def disconnect_network(engine: Engine, network: str, container: str, *, force: b
     from rootless.engine.plan.attachments import choose_attachments, without
     from rootless.monitor.protocol import NetworkRequest
 
-    with engine.store.using():
+    with engine.store.using(), _take_turn(engine, network, container):
         left, record = _find(engine, network, container)
         if left.name not in record.network.networks:
             raise InvalidState(f"container {record.name} is not connected to the network {left.name}")
@@ -63,6 +66,28 @@ def disconnect_network(engine: Engine, network: str, container: str, *, force: b
             engine.warn(f"the container stays on network {left.name} until it ends: {e.message}")
         attachments = choose_attachments(engine, options) if options.network else ()
         _keep(engine, record, options, attachments)
+
+
+@contextmanager
+def _take_turn(engine: Engine, network: str, container: str) -> Iterator[None]:
+    """Have the container's files to oneself, beside its starts and other changes of its networks.
+
+    Raises what `_find` raises.
+
+    Each change reads the records and writes them back after the monitor has made it: two at once, and the records would
+    forget a network that the container is on.
+    """
+    containers = engine.store.containers
+    _, record = _find(engine, network, container)
+    turn = Lock(containers.path(record.id, "start.lock"))
+    try:
+        turn.acquire()
+    except OSError:
+        pass  # the disk is full, and nothing can be written in any case
+    try:
+        yield
+    finally:
+        turn.release()
 
 
 def _find(engine: Engine, network: str, container: str) -> tuple[NetworkRecord, ContainerRecord]:

@@ -461,6 +461,20 @@ def test_a_container_that_runs_joins_and_leaves_networks(
 
 
 @pytest.mark.once
+def test_changes_of_one_container_at_once_agree(busybox: Runner, networks: Containers) -> None:
+    nets = [networks() for _ in range(4)]
+    name = f"at{time.monotonic_ns()}"
+    serve(busybox, name, "--network", nets[0])
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(lambda net: busybox("network", "connect", net, name), nets[1:]))
+    assert all(address(busybox, name, net) for net in nets)
+    # the records know of all, and so each of them can be left
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(lambda net: busybox("network", "disconnect", net, name), nets[1:]))
+    assert busybox("exec", name, "ls", "/sys/class/net").stdout.split() == ["eth0", "lo"]
+
+
+@pytest.mark.once
 def test_a_container_with_a_default_route_of_its_own_leaves_a_network(busybox: Runner, networks: Containers) -> None:
     """It has CAP_NET_ADMIN: what it does to its own routes must not part the records from what is."""
     one, two = networks(), networks()
