@@ -16,7 +16,7 @@ class BuildOptions(NamedTuple):
     for the usual one. cache_from, cache_to, output, secret, ssh: docker's `type=...,key=value`. timestamp: seconds
     since the epoch, None without; jobs: stages at a time, 0 for as many as there are processors. format: oci or docker,
     the manifest's; volume: podman's, host directories for RUN. builder, rm, force_rm, userns, provenance, sbom and
-    attest are docker's and podman's, whose values `check_foreign` checks.
+    attest are docker's and podman's; `check_foreign` checks the values of these, of allow and of network.
     """
 
     context: str = "."
@@ -132,6 +132,7 @@ def parse_fields(text: str, flag: str, known: Set[str]) -> dict[str, str]:
 
 
 _TRUE, _FALSE = ("true", "1", "t"), ("false", "0", "f")
+_ENTITLEMENTS = ("network.host", "security.insecure")
 
 
 def parse_truth(fields: Mapping[str, str], name: str, flag: str, *, default: bool) -> bool:
@@ -145,7 +146,7 @@ def parse_truth(fields: Mapping[str, str], name: str, flag: str, *, default: boo
 
 
 def check_foreign(options: BuildOptions) -> None:
-    """Raise UsageError where a flag of buildx or podman asks for something else than what a build does here."""
+    """Raise UsageError where a flag of docker, buildx or podman asks for what no build does here."""
     if options.builder not in ("", "default"):
         hint = "there is one builder, called default: leave --builder away"
         raise UsageError(f"no builder '{options.builder}'", hint=hint)
@@ -155,6 +156,11 @@ def check_foreign(options: BuildOptions) -> None:
     if options.userns not in ("", "host", "private", "container"):
         hint = "leave --userns away: root in a step is you, and its other ids are your range"
         raise UsageError(f"--userns={options.userns} is not for builds", hint=hint)
+    for text in options.allow:
+        if text not in _ENTITLEMENTS:
+            raise UsageError(f"--allow: '{text}' is not known", hint=f"known are {', '.join(_ENTITLEMENTS)}")
+    if options.network is not None:
+        _check_network(options.network)
     if options.format == "docker" and options.annotation:
         hint = "use --label, or --format oci"
         raise UsageError("--annotation: docker's manifest has no annotations", hint=hint)
@@ -187,6 +193,15 @@ def parse_provenance(options: BuildOptions) -> ProvenanceOptions | None:
     if options.format == "docker":
         raise UsageError("--provenance: docker's manifests hold no attestations", hint="use --format oci")
     return _provenance(*asked["provenance"])
+
+
+def _check_network(text: str) -> None:
+    """Raise UsageError for a text of --network that is no mode: a network with a name would not connect the steps."""
+    from rootless.network.modes import is_mode_name, list_choices
+
+    if not is_mode_name(text.partition(":")[0]):
+        hint = f"use {list_choices(with_joining=False)}"
+        raise UsageError(f"--network={text}: the steps of a build can be on no network with a name", hint=hint)
 
 
 def _is_off(flag: str, text: str) -> bool:

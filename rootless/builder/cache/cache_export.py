@@ -138,10 +138,11 @@ def _export(
             try:
                 _write(session, target, image_id)
             except RootlessError as e:
-                if not target.ignores_errors:
-                    raise
                 step.error(e.message)
-                session.engine.warn(f"--cache-to {target.where}: {e.message}")
+                problem = f"--cache-to {target.where}: {e.message}"
+                if not target.ignores_errors:
+                    raise type(e)(problem, hint=e.hint) from e
+                session.engine.warn(problem)
             else:
                 step.done()
     finally:

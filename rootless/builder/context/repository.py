@@ -184,6 +184,11 @@ def _fetch(git: _Git, work: str, source: Repository) -> str:
         git("fetch", "-q", "origin", reference)
         return "FETCH_HEAD"
     git("fetch", "-q", "origin", "+refs/heads/*:refs/remotes/origin/*", "+refs/tags/*:refs/tags/*")
+    try:
+        git("rev-parse", "-q", "--verify", f"{reference}^{{commit}}")
+    except RegistryError:
+        hint = "there may be none, or several that begin so: write all digits, or name a branch or tag"
+        raise RegistryError(f"'{source.text}': no branch or tag has the commit '{reference}'", hint=hint) from None
     return reference
 
 

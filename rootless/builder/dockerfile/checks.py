@@ -324,7 +324,10 @@ def _description(place: Place, instruction: str, names: list[str]) -> Iterator[F
     """A comment above FROM or ARG that --call=outline and --call=targets do not take for its description."""
     comments = [comment for comment in place.comments if not check_options.is_options(comment)]
     if comments and comments[-1].split(" ")[0] not in names:
-        text = f"the comment above {instruction} does not begin with '{names[0]}'; an empty line parts the two"
+        text = (
+            f"the comment above {instruction} describes something else: it does not begin with '{names[0]}'; put an"
+            " empty line between the two"
+        )
         yield Finding("InvalidDefinitionDescription", place, text)
 
 

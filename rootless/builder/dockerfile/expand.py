@@ -198,7 +198,7 @@ class Scope:
         if isinstance(instruction, User):
             return instruction._replace(user=self._word(place, instruction.user))
         if isinstance(instruction, Volume):
-            paths = tuple(self._filled(place, "VOLUME", path) for path in instruction.paths)
+            paths = tuple(self._filled(place, "a path", path) for path in instruction.paths)
             return instruction._replace(paths=paths)
         if isinstance(instruction, StopSignal):
             return instruction._replace(signal=self._signal(place, instruction.signal))
@@ -281,7 +281,7 @@ class Scope:
     def _signal(self, place: Place, text: str) -> str:
         from rootless.engine.plan.signal_names import parse_signal
 
-        found = self._filled(place, "STOPSIGNAL", text)
+        found = self._filled(place, "the signal", text)
         try:
             parse_signal(found, "STOPSIGNAL")
         except UsageError as e:

@@ -123,7 +123,7 @@ def resolve_mounts(engine: Engine, options: ContainerOptions, image: ImageDefaul
                 options=(*backing.options, *spec.options),
             )
             if backing.kind == BIND:
-                _is_missing(backed)
+                _check_device(spec.source, backed)
             resolved.append(ResolvedMount(backing.kind, backing.source, spec.target, _words(backed)))
             described.append(_describe(backed, spec.source, backing.source))
             if spec.chown and backing.kind == BIND:
@@ -225,6 +225,17 @@ def _may_be_empty(directory: str) -> bool:
         return False
     except OSError as e:
         raise HostLimit(f"cannot read volume directory '{directory}': {e.strerror}") from e
+
+
+def _check_device(volume: str, backed: MountSpec) -> None:
+    """Raise UsageError, naming the volume, where the directory of the host that it stands for is not there."""
+    try:
+        os.stat(backed.source)
+    except OSError as e:
+        hint = "create the directory, or remove the volume and make it with another device="
+        raise UsageError(
+            f"volume '{volume}': cannot use its directory '{backed.source}': {e.strerror}", hint=hint
+        ) from e
 
 
 def _is_missing(spec: MountSpec) -> bool:

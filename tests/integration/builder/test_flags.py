@@ -49,6 +49,8 @@ def test_what_a_build_does_anyway(build: Build, flags: str) -> None:
         ("--attest=type=sbom", "no SBOM"),
         ("--attest=type=other", "no known type"),
         ("--userns=keep-id", "not for builds"),
+        ("--network=shop", "no network with a name"),
+        ("--allow=network.hots", "'network.hots' is not known"),
         ("--memory=1g", "MemoryMax"),
         ("--cpu-quota=5", "CPUQuota"),
         ("--volume=name:/data", "no volumes"),
@@ -185,6 +187,7 @@ def test_a_cache_takes_the_place_of_the_one_before(build: Build, busybox: Runner
 @pytest.mark.once
 def test_a_cache_that_cannot_be_written(build: Build) -> None:
     target = "type=registry,ref=127.0.0.1:1/cache:1"
-    assert build(TEXT, "--cache-to", target, check=False).returncode
+    failed = build(TEXT, "--cache-to", target, check=False)
+    assert failed.returncode and "rootless: --cache-to 127.0.0.1:1/cache:1: cannot reach" in failed.stderr
     made = build(TEXT, "--cache-to", f"{target},ignore-error=true")
     assert "warning: --cache-to 127.0.0.1:1/cache:1:" in made.stderr

@@ -246,8 +246,8 @@ def test_words_that_became_empty_mean_what_they_mean_to_buildkit() -> None:
 @pytest.mark.parametrize(
     ("line", "why"),
     [
-        ("VOLUME $NOTHING", "VOLUME: '$NOTHING' is empty"),
-        ("STOPSIGNAL $NOTHING", "STOPSIGNAL: '$NOTHING' is empty"),
+        ("VOLUME $NOTHING", "a path: '$NOTHING' is empty"),
+        ("STOPSIGNAL $NOTHING", "the signal: '$NOTHING' is empty"),
         ("LABEL $NOTHING=1", "is empty"),
         ("ARG $NOTHING=1", "is empty"),
         ("USER ${X:?give X}", "X: give X"),

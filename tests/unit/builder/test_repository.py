@@ -136,3 +136,5 @@ def test_another_commit_than_is_asked_for(repository: tuple[str, dict[str, str]]
         fetched(url, tmp_path / "files", f"?branch=main&commit={ids['one']}")
     with pytest.raises(RegistryError, match="none"):
         fetched(url, tmp_path / "more", "#none")
+    with pytest.raises(RegistryError, match="no branch or tag has the commit '0000000'"):
+        fetched(url, tmp_path / "digits", "?commit=0000000")

@@ -231,7 +231,7 @@ def test_a_volume_that_is_a_directory_of_the_host(busybox: Runner, tmp_path: Pat
     shutil.rmtree(given)
     busybox("volume", "create", "-o", "type=none", "-o", "o=bind,ro", "-o", f"device={given}", "bound")
     missing = busybox("run", "--rm", NONE, "-v", "bound:/v", "busybox", "true", check=False)
-    assert missing.returncode == 125 and f"does not exist: '{given}'" in missing.stderr
+    assert missing.returncode == 125 and f"volume 'bound': cannot use its directory '{given}'" in missing.stderr
     given.mkdir()
     refused = busybox("run", "--rm", NONE, "-v", "bound:/v", "busybox", "touch", "/v/x", check=False)
     assert refused.returncode == 1 and "Read-only file system" in refused.stderr
