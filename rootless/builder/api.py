@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from rootless.builder import inputs, outputs
-from rootless.builder.build_options import BuildOptions, BuildResult, check_foreign, parse_provenance
+from rootless.builder.build_options import BuildOptions, BuildResult, check_foreign, check_step_flags, parse_provenance
 from rootless.builder.dockerfile import graph
 from rootless.builder.session.build_session import BuildSession
 from rootless.builder.session.tracker import Report, Tracker
@@ -82,6 +82,8 @@ def _checked(options: BuildOptions) -> tuple[BuildOptions, list[Output]]:
     if len(inputs.platforms(options)) > 1:
         _check_several(wanted)
     check_foreign(options)
+    check_step_flags(options)
+    outputs.check(options, wanted)
     return options, wanted
 
 
@@ -181,8 +183,6 @@ def _finish(session: BuildSession, wanted: list[Output], names: list[str], built
 def _push(session: BuildSession, names: list[str], wanted: list[Output], *, all: bool) -> None:
     from rootless.engine.image_types import PushOptions
 
-    if not names:
-        raise UsageError("an image without a name cannot be pushed", hint="give it one with --tag")
     compression = next((each.compression for each in wanted if each.push and each.compression), None)
     for name in names:
         step = session.tracker.start(f"pushing {name}")

@@ -195,6 +195,24 @@ def parse_provenance(options: BuildOptions) -> ProvenanceOptions | None:
     return _provenance(*asked["provenance"])
 
 
+def check_step_flags(options: BuildOptions) -> None:
+    """Raise UsageError for a flag for RUN whose value cannot be, also where no RUN or only cached ones would use it."""
+    if options.ulimit or options.security_opt:
+        from rootless.engine.plan.security import hard_limits, parse_security_options, parse_ulimits
+
+        parse_ulimits(options.ulimit, hard_limits())
+        parse_security_options(options.security_opt)
+    if options.shm_size is not None:
+        from rootless.units import parse_size
+
+        parse_size(options.shm_size, "--shm-size")
+    if options.add_host:
+        from rootless.network.resolv import add_host
+
+        for text in options.add_host:
+            add_host(text)
+
+
 def _check_network(text: str) -> None:
     """Raise UsageError for a text of --network that is no mode: a network with a name would not connect the steps."""
     from rootless.network.modes import is_mode_name, list_choices

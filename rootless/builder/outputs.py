@@ -23,6 +23,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from rootless.builder.build_options import BuildOptions
     from rootless.builder.provenance import Provenance
     from rootless.builder.session.build_session import BuildSession
     from rootless.builder.session.build_state import BuildState
@@ -94,6 +95,22 @@ def parse_outputs(texts: Iterable[str]) -> list[Output]:
     if any(each.dest == "-" for each in found) and os.isatty(1):
         raise UsageError("a tar is not written to a terminal", hint="redirect the output, or give dest=FILE")
     return found
+
+
+def check(options: BuildOptions, wanted: Iterable[Output]) -> None:
+    """Raise UsageError for what the result cannot have: a malformed label or annotation, a push without a name, a file
+    of --iidfile or --metadata-file in a directory that is not there."""
+    for text in options.label:
+        _pair(text)
+    for text in options.annotation:
+        _annotation(text)
+    is_named = options.tag or any(each.name for each in wanted)
+    if (options.push or any(each.push for each in wanted)) and not is_named:
+        raise UsageError("an image without a name cannot be pushed", hint="give it one with --tag")
+    for flag, path in (("--iidfile", options.iidfile), ("--metadata-file", options.metadata_file)):
+        directory = os.path.dirname(os.path.abspath(path))
+        if path and not os.path.isdir(directory):
+            raise UsageError(f"{flag}: there is no directory '{directory}'", hint="make it, or name another file")
 
 
 def _compression(fields: Mapping[str, str], kind: str) -> str | None:

@@ -69,6 +69,27 @@ def test_what_is_refused(build: Build, flag: str, reason: str) -> None:
 
 
 @pytest.mark.once
+@pytest.mark.parametrize(
+    ("flag", "reason"),
+    [
+        ("--push", "an image without a name cannot be pushed"),
+        ("--output=type=registry", "an image without a name cannot be pushed"),
+        ("--label==x", "invalid label '=x'"),
+        ("--annotation=x", "invalid annotation 'x'"),
+        ("--ulimit=nofile=x", "invalid --ulimit"),
+        ("--security-opt=other", "invalid --security-opt"),
+        ("--shm-size=x", "--shm-size"),
+        ("--add-host=x", "--add-host"),
+        ("--iidfile=/missing/file", "no directory '/missing'"),
+        ("--metadata-file=/missing/file", "no directory '/missing'"),
+    ],
+)
+def test_what_is_refused_before_anything_is_built(build: Build, flag: str, reason: str) -> None:
+    made = build("FROM scratch\nCOPY Dockerfile /\n", flag, check=False)
+    assert made.returncode == 125 and reason in made.stderr and "COPY" not in made.stderr
+
+
+@pytest.mark.once
 def test_scratch_in_the_place_of_a_base(build: Build, busybox: Runner) -> None:
     text = "FROM nothing:here\nCOPY Dockerfile /only\nFROM other\nCOPY --from=0 /only /\n"
     given = (
