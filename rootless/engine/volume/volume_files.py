@@ -85,6 +85,10 @@ def import_volume(engine: Engine, name: str, source: str) -> None:
 
     try:
         lost = _work(engine, place, f"cannot import into volume '{name}'")
+    except InvalidInput as e:
+        named = "standard input" if source == "-" else f"'{source}'"
+        hint = "what stands before that in the archive is in the volume now"
+        raise InvalidInput(f"cannot import {named} into volume '{name}': {e.message}", hint=hint) from e
     finally:
         if source != "-":
             stream.close()
