@@ -81,7 +81,7 @@ def test_a_pip_installed_web_service(bases: Runner) -> None:
     # .dockerignore leaves the rest out
     assert answer == {"service": "web", "uid": 10001, "files": ["app.py", "requirements.txt"]}
     assert config(bases, "web")["User"] == "app"
-    again = bases("build", "-t", "web:again", str(PROJECTS / "web")).stderr
+    again = bases("build", "-t", "web:again", str(PROJECTS / "web"), env=SETTLED).stderr
     assert again.count(" CACHED") == 4
     first, second = bases("image", "inspect", "-f", "{{.Id}}", "web", "web:again").stdout.split()
     assert first == second

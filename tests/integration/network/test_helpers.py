@@ -183,9 +183,20 @@ def test_nothing_is_forwarded_unasked(namespace: Namespace, start: Callable[...,
         _fetch("127.0.0.1", port)
 
 
+def _are_free(*numbers: int) -> bool:
+    """Whether no other test, which may run at the same time, has one of these TCP ports."""
+    for number in numbers:
+        with socket.socket() as trial:
+            try:
+                trial.bind(("0.0.0.0", number))
+            except OSError:
+                return False
+    return True
+
+
 def test_tcp_range_and_udp(module: ModuleType, namespace: Namespace, start: Callable[..., Helper]) -> None:
     first = 0
-    while not 1024 < first < 65000:
+    while not (1024 < first < 65000 and _are_free(first, first + 1, first + 2)):
         first = ports.free_port()
     published = [*ports.parse_publish(f"{first}-{first + 2}:8090-8092"), *ports.parse_publish("5353/udp")]
     for number in (8090, 8091, 8092):
