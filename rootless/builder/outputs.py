@@ -16,7 +16,7 @@ from rootless.builder.worker.step_jobs import ExportJob, SquashJob
 from rootless.engine import verbs
 from rootless.engine.image_types import SaveOptions
 from rootless.errors import UsageError
-from rootless.image.attestation import REFERENCE_TYPE, index_entry
+from rootless.image.attestation import index_entry
 from rootless.image.manifest import DOCKER_LIST, OCI_INDEX, Descriptor, Index
 
 TYPE_CHECKING = False
@@ -206,7 +206,7 @@ def drop_replaced(store: Store, descriptor: Descriptor, images: Iterable[Descrip
             continue
         document = store.index.document(entry.named_digest)
         if isinstance(document, Index):
-            others = {each.digest for each in document.manifests if REFERENCE_TYPE not in each.annotations}
+            others = {each.digest for each in document.manifests if not each.is_attestation}
             if others != ours:
                 continue
         store.index.remove(entry.named_digest)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from rootless.image.digest import digest_of
 from rootless.image.fields import as_mapping, as_sequence, load_json, text_member
-from rootless.image.manifest import OCI_CONFIG, OCI_MANIFEST, Descriptor
+from rootless.image.manifest import OCI_CONFIG, OCI_MANIFEST, REFERENCE_TYPE, Descriptor
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -16,8 +16,7 @@ if TYPE_CHECKING:
     from rootless.image.fields import Fields
     from rootless.image.manifest import Manifest
 
-REFERENCE_TYPE = "vnd.docker.reference.type"  # on a descriptor in an index: what the manifest is to another one there
-REFERENCE_DIGEST = "vnd.docker.reference.digest"  # and the digest of that other one
+REFERENCE_DIGEST = "vnd.docker.reference.digest"  # on a descriptor in an index: the image that it is about
 STATEMENT_TYPE = "application/vnd.in-toto+json"
 _PREDICATE_TYPE = "in-toto.io/predicate-type"
 _MADE_HERE = "rootless.attestation"  # annotation of a manifest whose unsigned statement a build of rootless has made

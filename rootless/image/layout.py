@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from rootless.errors import InvalidInput, RootlessError, UsageError
-from rootless.image.attestation import REFERENCE_TYPE
 from rootless.image.digest import check_digest
 from rootless.image.fields import load_json
 from rootless.image.file_sets import FileSet, read_file
@@ -99,7 +98,7 @@ def layout_sources(files: FileSet, tags_by_config: dict[str, list[str]] | None =
     assert isinstance(index, Index)
     found: dict[str, tuple[Descriptor, list[str], list[str]]] = {}
     for descriptor in index.manifests:
-        if REFERENCE_TYPE in descriptor.annotations:
+        if descriptor.is_attestation:
             continue
         _, names, labels = found.setdefault(descriptor.digest, (descriptor, [], []))
         if label := descriptor.annotations.get(REF_NAME):

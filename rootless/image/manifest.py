@@ -30,6 +30,7 @@ DOCKER_SCHEMA1 = "application/vnd.docker.distribution.manifest.v1"
 MANIFEST_TYPES = (OCI_MANIFEST, DOCKER_MANIFEST)
 INDEX_TYPES = (OCI_INDEX, DOCKER_LIST)
 CONFIG_TYPES = (OCI_CONFIG, DOCKER_CONFIG)
+REFERENCE_TYPE = "vnd.docker.reference.type"  # on a descriptor in an index: what the manifest is to another one there
 _NONDISTRIBUTABLE = ("nondistributable", "foreign")
 
 # Bounds on hostile documents, in bytes and in entries, each of which becomes objects in memory. A manifest of 4 MB
@@ -60,6 +61,11 @@ class Descriptor(NamedTuple):
     def is_foreign(self) -> bool:
         """Whether it is a layer that its maker does not let registries distribute (fetched from `urls`)."""
         return any(word in self.media_type for word in _NONDISTRIBUTABLE)
+
+    @property
+    def is_attestation(self) -> bool:
+        """Whether it is, in an index, what BuildKit says about another image there (an attestation), and no image."""
+        return REFERENCE_TYPE in self.annotations
 
 
 class Manifest:

@@ -14,7 +14,6 @@ import os
 from typing import NamedTuple
 
 from rootless.errors import InvalidInput, NotFound, RootlessError, UsageError
-from rootless.image.attestation import REFERENCE_TYPE
 from rootless.image.digest import hex_of
 from rootless.image.fields import as_mapping, load_json, text_member
 from rootless.image.manifest import (
@@ -384,7 +383,7 @@ class ImageIndex:
             wanted = [select_manifest(index, host_platform())]
         except InvalidInput:
             # One image with its attestations is that image, for whatever platform it is
-            images = [each for each in index.manifests if REFERENCE_TYPE not in each.annotations]
+            images = [each for each in index.manifests if not each.is_attestation]
             wanted = images if len(images) == 1 < len(index.manifests) else []
         for descriptor in [*wanted, *(index.manifests if any_platform else ())]:
             if self._blobs.has(descriptor.digest):
