@@ -15,7 +15,7 @@ from rootless.builder.worker.placing import Placer
 def test_a_copy_makes_the_digest_of_what_it_copies(tmp_path: Path) -> None:
     source, target = tmp_path / "source", tmp_path / "target"
     (source / "dir/inner").mkdir(parents=True)
-    target.mkdir()
+    (target / "to").mkdir(parents=True)  # a directory that the copy makes would be root's, which only root may give
     (source / "dir/small").write_text("small")
     (source / "dir/empty").touch()
     (source / "dir/large").write_bytes(os.urandom(300_000))
