@@ -27,8 +27,7 @@ if TYPE_CHECKING:
     from rootless.monitor.handover import Handover
     from rootless.monitor.health import Health
     from rootless.monitor.memory import MemoryWatch
-    from rootless.monitor.network_repair import NetworkRepair
-    from rootless.monitor.network_watch import NetworkWatch
+    from rootless.monitor.network_repair import NetworkRepair, NetworkWatch
 
 # Seconds for the output of processes that outlive the first one. The kernel kills all of a pid namespace with its first
 # process, so only a container in another's pid namespace has such processes
@@ -291,7 +290,7 @@ class Supervisor:
     def _watch_networks(self, run: ContainerRun, spec: LaunchSpec, tracked: state.State) -> None:
         """Notice the end of the process that serves the networks of a container which is on some."""
         if run.connection >= 0:
-            from rootless.monitor.network_watch import NetworkWatch
+            from rootless.monitor.network_repair import NetworkWatch
 
             self._networks = NetworkWatch(self.loop, spec, tracked, run, self._settle)
 

@@ -11,25 +11,22 @@ which the monitors start at once, finds all networks, enters the same user names
 from __future__ import annotations
 
 import os
-import random
 import socket
 import struct
 import sys
-import time
 
 from rootless.errors import HostLimit, InvalidInput, InvalidState, NotFound, RootlessError
 from rootless.host import userns
 from rootless.host.answer import error_to_json
-from rootless.host.facts import find_helper
 from rootless.host.subid import default_id_map, read_map
-from rootless.kernel.namespaces import OpenNetwork, owner_of
+from rootless.kernel.namespaces import owner_of
 from rootless.kernel.netlink import Routing
 from rootless.kernel.procfs import start_time
-from rootless.network import addresses, slirp4netns
+from rootless.network import slirp4netns
 from rootless.network.shared import links
 from rootless.network.shared.member_paths import LOCK, SOCKET, member_file
-from rootless.network.shared.name_server import HostResolvers, NameServer, Resolver, Zone, parse_resolvers
-from rootless.network.shared.poller import NO_ROOM, Later, Poller
+from rootless.network.shared.poller import NO_ROOM, Later
+from rootless.network.shared.served_network import Guest, Served, ServedNetwork
 from rootless.paths import Lock
 from rootless.records.fields import Fields, parse_json
 from rootless.records.id_map import IdMap, extents_between
@@ -37,311 +34,22 @@ from rootless.records.membership import Attachment, MemberFile, Membership
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from rootless.network.shared.links import SharedNamespace
-    from rootless.network.slirp4netns import SharedHelper
+    pass
 
 LISTENER_FD = 3
 MESSAGE = 1 << 18  # bytes of a request or an answer
 _GRACE = 2.0  # seconds without a container until the process ends: `run` in a loop finds it still there
-_FIRST_DELAY, _LONGEST_DELAY = 0.25, 30.0  # seconds until a helper that has ended is started again
-_STABLE = 60.0  # seconds after which the end of a helper is no sign that the next one will end too
 _UCRED = struct.Struct("=iII")
 _MOST_FDS = 64
 _DESCRIPTORS = 1 << 16
 
 
-class ServedNetwork:
-    """A network that a container is on. members: container id → the container."""
-
-    def __init__(self, attachment: Attachment, namespace: SharedNamespace, hub: Hub) -> None:
-        self.id = attachment.network_id
-        self.name = attachment.name
-        self.internal = attachment.internal
-        self.namespace = namespace
-        self.members: dict[str, Guest] = {}
-        self._hub = hub
-        self._helper: SharedHelper | None = None
-        self._retry: Later | None = None
-        self._delay = _FIRST_DELAY
-        self._since = 0.0
-        self._server: NameServer | None = None
-        if attachment.names:
-            zone = Zone(self._find, self._reverse, self._resolvers)
-            self._server = NameServer(hub.poller, namespace.datagrams, namespace.listener, zone)
-        else:
-            namespace.datagrams.close()
-            namespace.listener.close()
-
-    def connect(self) -> SharedHelper:
-        """The helper that connects the network with the host's, started if it does not run. Raises HostLimit."""
-        if self._helper is not None:
-            return self._helper
-        program = find_helper(slirp4netns.PROGRAM)
-        if program is None:
-            raise HostLimit(
-                "networks with names need slirp4netns to reach anything outside, which is not installed",
-                hint="ask the administrator for: apt-get install slirp4netns",
-            )
-        helper = slirp4netns.SharedHelper(
-            program, OpenNetwork(self.namespace.fd, self._hub.owner_fd), self._hub.directory
-        )
-        try:
-            links.answer_for_containers(self.namespace.fd, addresses.SHARED_INTERFACE)
-        except OSError as e:
-            helper.stop()
-            raise HostLimit(f"cannot let network {self.name} answer its helper: {e.strerror}") from e
-        self._helper = helper
-        self._since = time.monotonic()
-        self._hub.poller.watch(helper.helper.error_fd(), self._has_spoken)
-        return helper
-
-    def _has_spoken(self) -> None:
-        """The helper has written a message, which is dropped, or has ended, and another one is started."""
-        helper = self._helper
-        if helper is None:
-            return
-        helper.helper.last_words()
-        try:
-            pid, _ = os.waitpid(helper.helper.pid, os.WNOHANG)
-        except ChildProcessError:
-            pid = helper.helper.pid
-        if not pid:
-            return
-        helper.helper.pid = -1  # its number may be another process's by now
-        self._drop_helper()
-        self.retry()
-
-    def _drop_helper(self) -> None:
-        helper, self._helper = self._helper, None
-        if helper is not None:
-            self._hub.poller.forget(helper.helper.error_fd())
-            helper.stop()
-        for member in self.members.values():
-            if member.way_out is self:
-                member.forwards.clear()
-
-    def retry(self) -> None:
-        """Start the helper again, or publish what could not be published, in a while."""
-        if time.monotonic() - self._since > _STABLE:
-            self._delay = _FIRST_DELAY
-        self._since = time.monotonic()
-        if self._retry is not None:
-            self._retry.cancel()
-        self._retry = self._hub.poller.later(self._delay, self._reconnect)
-        self._delay = min(self._delay * 2, _LONGEST_DELAY)
-
-    def _reconnect(self) -> None:
-        """Start the helper, and publish the ports of all containers whose ports it does not publish.
-
-        A port that somebody else has taken meanwhile is tried again; the other containers do not wait for it.
-        """
-        if not self.members:
-            return
-        try:
-            self.connect()
-        except (RootlessError, OSError):
-            self.retry()
-            return
-        is_complete = True
-        for member in self.members.values():
-            if member.way_out is self and not member.forwards:
-                try:
-                    member.publish()
-                except (RootlessError, OSError):
-                    member.withdraw()
-                    is_complete = False
-        if not is_complete:
-            self.retry()
-
-    def close(self) -> None:
-        """End the network, on which no container is any more."""
-        if self._retry is not None:
-            self._retry.cancel()
-        self._drop_helper()
-        if self._server is not None:
-            self._server.close()
-        self.namespace.close()
-
-    def free_address(self, attachment: Attachment) -> str:
-        """The address that the container asks for, or the lowest free one. Raises InvalidState in docker's words."""
-        taken = {one.ip for member in self.members.values() for one in member.on(self)}
-        if attachment.ip:
-            if attachment.ip in taken or attachment.ip == attachment.gateway:
-                raise InvalidState("Address already in use")
-            return attachment.ip
-        first, last = _span(attachment.subnet)
-        low, high = _span(attachment.ip_range or attachment.subnet)
-        for number in range(max(low, first + 1), min(high, last - 1) + 1):
-            address = socket.inet_ntoa(number.to_bytes(4, "big"))
-            if address not in taken and address != attachment.gateway:
-                return address
-        raise InvalidState(f"no available IPv4 addresses on this network's address pools: {self.name} ({self.id})")
-
-    def _asker(self, address: str) -> Guest | None:
-        """The container that a packet comes from. The kernel has dropped those with another's address."""
-        return next((m for m in self.members.values() if any(one.ip == address for one in m.on(self))), None)
-
-    def _visible(self, address: str) -> list[ServedNetwork]:
-        """The networks whose names the asker at `address` may know: those that it is on."""
-        asker = self._asker(address)
-        return [self] if asker is None else [self, *(network for network in asker.networks() if network is not self)]
-
-    def _find(self, name: str, asker: str) -> list[str] | None:
-        found: list[str] = []
-        for network in self._visible(asker):
-            wanted = {name, name.removesuffix(f".{network.name.lower()}")}
-            for member in network.members.values():
-                found += [one.ip for one in member.on(network) if wanted & member.names(one)]
-        random.shuffle(found)
-        return found or None
-
-    def _reverse(self, address: str, asker: str) -> str | None:
-        for network in self._visible(asker):
-            for member in network.members.values():
-                if any(one.ip == address for one in member.on(network)):
-                    return f"{member.membership.name}.{network.name}"
-        return None
-
-    def _resolvers(self, address: str) -> Sequence[Resolver]:
-        asker = self._asker(address)
-        if asker is None or asker.way_out is None:
-            return ()  # a container that reaches nothing outside asks nobody outside: names can carry anything
-        return parse_resolvers(asker.membership.dns) or self._hub.resolvers.addresses()
-
-
-class Guest:
-    """A container on networks. way_out: the network by which it reaches the outside, None where all are internal."""
-
-    def __init__(self, membership: Membership, hub: Hub) -> None:
-        self.membership = membership
-        self.connection: socket.socket | None = None
-        self.links: list[tuple[ServedNetwork, links.Link]] = []
-        self.forwards: list[int] = []
-        self.way_out: ServedNetwork | None = None
-        self._hub = hub
-
-    def networks(self) -> list[ServedNetwork]:
-        """The networks that it is on."""
-        return [network for network, _ in self.links]
-
-    def on(self, network: ServedNetwork) -> list[Attachment]:
-        """How it is attached to `network`."""
-        return [link.attachment for one, link in self.links if one is network]
-
-    def names(self, attachment: Attachment) -> set[str]:
-        """Its names on a network, in lower case."""
-        own = self.membership
-        return {own.name.lower(), own.container_id[:12], own.container_id, *map(str.lower, attachment.aliases)}
-
-    def plan_links(self) -> list[tuple[ServedNetwork, links.Link]]:
-        """Its links, which are not made yet; its addresses are chosen. Raises InvalidState for one that is taken."""
-        way_out = next((one for one in self.membership.attachments if not one.internal), None)
-        return [
-            self.plan_link(attachment, f"eth{number}", leads_out=attachment is way_out)
-            for number, attachment in enumerate(self.membership.attachments)
-        ]
-
-    def plan_link(self, attachment: Attachment, interface: str, *, leads_out: bool) -> tuple[ServedNetwork, links.Link]:
-        """A link to a network that is there; the address is chosen. Raises InvalidState for one that is taken."""
-        network = self._hub.networks[attachment.network_id]
-        attachment.ip = network.free_address(attachment)
-        packed = links.pack(attachment.ip)
-        # docker's rule: an address of the link layer that follows from the IP address is never given twice
-        attachment.mac = attachment.mac or f"02:42:{packed.hex(':')}"
-        return network, links.Link(attachment, f"v{packed.hex()}", interface, leads_out=leads_out)
-
-    def enter(self, network: ServedNetwork, link: links.Link) -> None:
-        """Count as a member of a network that it is linked to."""
-        self.links.append((network, link))
-        network.members[self.membership.container_id] = self
-        if link.leads_out:
-            self.way_out = network
-
-    def publish(self) -> None:
-        """Forward its ports from the host. Raises HostLimit; those before the failed one stay in `forwards`."""
-        if self.way_out is None:
-            return
-        (guest,) = (one.ip for one in self.on(self.way_out))
-        for port in self.membership.ports:
-            self.forwards.append(self.way_out.connect().publish(port, guest))
-
-    def withdraw(self) -> None:
-        """Forward its ports no longer."""
-        if self.way_out is not None and self.forwards:
-            helper = self.way_out.connect()
-            for number in self.forwards:
-                helper.withdraw(number)
-            self.forwards.clear()
-
-    def attach(self, attachment: Attachment, container_fd: int) -> None:
-        """Go on one more network, which is there. container_fd: the container's network namespace. Raises OSError,
-        InvalidState."""
-        used = {link.far for _, link in self.links}
-        interface = next(f"eth{number}" for number in range(len(used) + 1) if f"eth{number}" not in used)
-        leads_out = self.way_out is None and not attachment.internal
-        network, link = self.plan_link(attachment, interface, leads_out=leads_out)
-        container = links.routing_in(container_fd)
-        try:
-            link.make(network.namespace.routing, container_fd, container)
-        finally:
-            container.close()
-        self.membership.attachments.append(attachment)
-        self.enter(network, link)
-
-    def detach(self, network: ServedNetwork, container_fd: int) -> None:
-        """Leave a network. Its next one that leads outside is its way out then, if this one was.
-
-        Raises OSError, when it has left: with CAP_NET_ADMIN a container can have a default route of its own already.
-        """
-        is_way_out = network is self.way_out
-        if is_way_out:
-            self.withdraw()
-            self.way_out = None
-        for one, link in self.links:
-            if one is network:
-                link.remove(network.namespace.routing)
-                self.membership.attachments.remove(link.attachment)
-        self.links = [(one, link) for one, link in self.links if one is not network]
-        network.members.pop(self.membership.container_id, None)
-        following = next(((one, link) for one, link in self.links if not one.internal), None)
-        if is_way_out and following is not None:
-            self.way_out, link = following
-            link.leads_out = True
-            container = links.routing_in(container_fd)
-            try:
-                link.lead_out(container)
-            finally:
-                container.close()
-
-    def leave(self) -> None:
-        """Withdraw ports and links, and end the networks that have no member any more."""
-        self.withdraw()
-        for network, link in self.links:
-            network.members.pop(self.membership.container_id, None)
-            if network.members:
-                link.remove(network.namespace.routing)
-        self.links.clear()
-
-
-def _span(subnet: str) -> tuple[int, int]:
-    """The first and the last address of a subnet, as numbers."""
-    text, _, prefix = subnet.partition("/")
-    first = int.from_bytes(links.pack(text), "big")
-    return first, first + (1 << 32 - int(prefix)) - 1
-
-
 class Hub:
-    """All networks. owner_fd: the user namespace that owns them, which this process is in; directory: of its socket."""
+    """Answers the monitors' requests at `listener`, whose socket lies in `directory`. done: it has nobody to serve."""
 
     def __init__(self, directory: str, listener: socket.socket) -> None:
-        self.poller = Poller()
-        self.networks: dict[str, ServedNetwork] = {}
-        self.resolvers = HostResolvers()
-        self.owner_fd = -1
+        self.served = Served(directory)
         self.done = False
-        self.directory = directory
         self._listener = listener
         self._members: dict[str, Guest] = {}
         self._clients = 0
@@ -355,7 +63,7 @@ class Hub:
         What the monitors hold is opened before: from inside of the namespace this process may not look at them.
         """
         left = self._find_left()
-        slirp4netns.remove_sockets(self.directory)  # of helpers that were killed with an earlier process
+        slirp4netns.remove_sockets(self.served.directory)  # of helpers that were killed with an earlier process
         owner = -1
         for _, _, shared in left:
             for fd in shared.values():
@@ -365,22 +73,22 @@ class Hub:
             userns.join_namespace(owner)
         else:
             userns.enter_new_namespace(default_id_map(), mount_namespace=False)
-        self.owner_fd = os.open("/proc/self/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+        self.served.owner_fd = os.open("/proc/self/ns/user", os.O_RDONLY | os.O_CLOEXEC)
         for file, network_fd, shared in left:
             try:
                 self._restore(file.membership, network_fd, shared)
             except Exception as e:  # whatever is wrong with one file, the other containers have their networks
                 _complain(f"cannot restore container {file.membership.name}: {e!r}")
-        self.poller.watch(self._listener.fileno(), self._accept)
+        self.served.poller.watch(self._listener.fileno(), self._accept)
         self._look_for_end()
 
     def _find_left(self) -> list[tuple[MemberFile, int, dict[str, int]]]:
         """The files of members whose monitors live, with their namespaces: the container's, and each network's."""
         found = []
-        for entry in sorted(os.listdir(self.directory)):
+        for entry in sorted(os.listdir(self.served.directory)):
             if not entry.endswith(".json") or entry.startswith("."):
                 continue
-            path = f"{self.directory}/{entry}"
+            path = f"{self.served.directory}/{entry}"
             fds: list[int] = []
             try:
                 with open(path, "rb") as content:
@@ -406,7 +114,7 @@ class Hub:
             connection, _ = self._listener.accept()
         except OSError as e:
             if e.errno in NO_ROOM:
-                self.poller.rest(self._listener.fileno())
+                self.served.poller.rest(self._listener.fileno())
             return
         _, uid, _ = _UCRED.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
         if uid != os.geteuid():  # as this namespace counts users: every other one is the overflow id
@@ -414,7 +122,7 @@ class Hub:
             return
         self._clients += 1
         connection.settimeout(10.0)
-        self.poller.watch(connection.fileno(), lambda: self._serve(connection))
+        self.served.poller.watch(connection.fileno(), lambda: self._serve(connection))
 
     def _serve(self, connection: socket.socket) -> None:
         """Answer one request; at the end of a connection its container leaves."""
@@ -449,7 +157,7 @@ class Hub:
                 os.close(fd)
 
     def _disconnect(self, connection: socket.socket) -> None:
-        self.poller.forget(connection.fileno())
+        self.served.poller.forget(connection.fileno())
         connection.close()
         self._clients -= 1
         for member in list(self._members.values()):
@@ -496,15 +204,15 @@ class Hub:
         earlier = self._members.get(membership.container_id)
         if earlier is not None:
             self._remove(earlier)
-        member = Guest(membership, self)
+        member = Guest(membership, self.served)
         member.connection = connection
         warnings: list[str] = []
         namespaces = None
         try:
             for attachment in membership.attachments:
-                if attachment.network_id not in self.networks:
-                    self.networks[attachment.network_id] = ServedNetwork(
-                        attachment, links.make_network(attachment), self
+                if attachment.network_id not in self.served.networks:
+                    self.served.networks[attachment.network_id] = ServedNetwork(
+                        attachment, links.make_network(attachment), self.served
                     )
             planned = member.plan_links()
             namespaces = links.make_namespaces(
@@ -523,7 +231,7 @@ class Hub:
             self._remove(member)
             raise
         namespaces.routing.close()
-        shared = [os.dup(self.networks[one.network_id].namespace.fd) for one in membership.attachments]
+        shared = [os.dup(self.served.networks[one.network_id].namespace.fd) for one in membership.attachments]
         answer: dict[str, object] = {"membership": membership.to_json(), "kinds": kinds, "warnings": warnings}
         return answer, [*(namespaces.fds[kind] for kind in kinds), *shared]
 
@@ -544,14 +252,14 @@ class Hub:
             raise InvalidState(
                 f"endpoint with name {member.membership.name} already exists in network {attachment.name}"
             )
-        if attachment.network_id not in self.networks:
+        if attachment.network_id not in self.served.networks:
             namespace = links.make_network(attachment)
-            self.networks[attachment.network_id] = ServedNetwork(attachment, namespace, self)
+            self.served.networks[attachment.network_id] = ServedNetwork(attachment, namespace, self.served)
         try:
             member.attach(attachment, fds[0])
         finally:
             self._end_empty_networks()
-        network = self.networks[attachment.network_id]
+        network = self.served.networks[attachment.network_id]
         warnings: list[str] = []
         if member.way_out is network:
             try:
@@ -568,7 +276,7 @@ class Hub:
         warnings: list[str] = []
         try:
             member = self._member_of(connection)
-            network = self.networks.get(request.text("network_id"))
+            network = self.served.networks.get(request.text("network_id"))
             if network is None or network not in member.networks():
                 raise InvalidState(f"container {member.membership.name} is not connected to the network")
             way_out = member.way_out
@@ -603,16 +311,16 @@ class Hub:
 
     def _restore(self, membership: Membership, network_fd: int, shared: dict[str, int]) -> Guest:
         """Take over a container that has joined an earlier process. Both namespaces' descriptors become ours."""
-        member = Guest(membership, self)
+        member = Guest(membership, self.served)
         try:
             for attachment in membership.attachments:
                 fd = shared.pop(attachment.network_id, -1)
                 if fd < 0:
                     raise InvalidInput(f"no namespace of network {attachment.name}")
-                known = self.networks.get(attachment.network_id)
+                known = self.served.networks.get(attachment.network_id)
                 if known is None:
                     namespace = links.open_network(fd, attachment.gateway)
-                    self.networks[attachment.network_id] = ServedNetwork(attachment, namespace, self)
+                    self.served.networks[attachment.network_id] = ServedNetwork(attachment, namespace, self.served)
                     continue
                 is_same = os.path.samestat(os.fstat(fd), os.fstat(known.namespace.fd))
                 os.close(fd)
@@ -650,7 +358,7 @@ class Hub:
         if self._members.get(container_id) is member:
             del self._members[container_id]
             try:
-                os.unlink(member_file(self.directory, container_id))
+                os.unlink(member_file(self.served.directory, container_id))
             except OSError:
                 pass
         try:
@@ -660,29 +368,31 @@ class Hub:
         self._end_empty_networks()
 
     def _end_empty_networks(self) -> None:
-        for network in [network for network in self.networks.values() if not network.members]:
-            del self.networks[network.id]
+        for network in [network for network in self.served.networks.values() if not network.members]:
+            del self.served.networks[network.id]
             network.close()
 
     def _look_for_end(self) -> None:
         """End this process when for a while there was neither a container nor a connection."""
         if self._end is None:
-            self._end = self.poller.later(_GRACE, self._end_unless_used)
+            self._end = self.served.poller.later(_GRACE, self._end_unless_used)
 
     def _end_unless_used(self) -> None:
         self._end = None
         # Members of an earlier process whose monitors have ended meanwhile never connect
         for member in list(self._members.values()):
-            if member.connection is None and not _is_alive(self.directory, member):
+            if member.connection is None and not _is_alive(self.served.directory, member):
                 self._remove(member)
         if self._members or self._clients:
             if any(member.connection is None for member in self._members.values()):
                 self._look_for_end()
             return
         try:
-            with Lock(f"{self.directory}/{LOCK}"):  # whoever makes a new process waits for it, and finds no socket then
-                if _inode(f"{self.directory}/{SOCKET}") == self._socket:
-                    os.unlink(f"{self.directory}/{SOCKET}")
+            with Lock(
+                f"{self.served.directory}/{LOCK}"
+            ):  # whoever makes a new process waits for it, and finds no socket then
+                if _inode(f"{self.served.directory}/{SOCKET}") == self._socket:
+                    os.unlink(f"{self.served.directory}/{SOCKET}")
         except OSError:
             pass  # the store was reset, and the directory is gone; or another process serves a new one by now
         self.done = True  # who has connected in this moment sees the end of the connection, and tries again
@@ -740,5 +450,5 @@ def main() -> int:
     hub = Hub(directory, socket.socket(fileno=LISTENER_FD))
     hub.begin()
     while not hub.done:
-        hub.poller.turn()
+        hub.served.poller.turn()
     return 0

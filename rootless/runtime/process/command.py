@@ -6,7 +6,6 @@ Used by the first process of a container (runtime.process.init) and by those tha
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import signal
 import stat
@@ -436,45 +435,6 @@ def give_stdio(uid: int) -> None:
                 os.fchown(fd, uid, -1)
         except OSError:
             pass  # the fd is closed, or the pipe is another user's: reading and writing need no owner
-
-
-def restore_signals() -> None:
-    """Set all signals to their default action and block none.
-
-    What is ignored or blocked stays so across execve(2): Python ignores SIGPIPE, and whoever started us may ignore or
-    block more.
-    """
-    signal.set_wakeup_fd(-1)
-    for number in range(1, signal.NSIG):
-        try:
-            if signal.getsignal(number) not in (signal.SIG_DFL, None):
-                signal.signal(number, signal.SIG_DFL)
-        except (OSError, ValueError):
-            pass
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
-
-
-def take_stdio(stdio: tuple[int, int, int]) -> None:
-    """Make these fds 0, 1 and 2, and close the others' numbers above 2."""
-    # All three are copied first: one of them may have the number that another is to get, and dup2(2) would close it
-    copies = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3) for fd in stdio]
-    for number, fd in enumerate(copies):
-        os.dup2(fd, number)
-        os.close(fd)
-    for fd in set(stdio):
-        if fd > 2:
-            os.close(fd)
-
-
-def take_terminal(slave: int) -> None:
-    """Make the pty's slave the controlling terminal of this session leader, and fds 0, 1 and 2."""
-    from rootless.kernel.tty import set_controlling
-
-    set_controlling(slave)
-    for number in (0, 1, 2):
-        os.dup2(slave, number)
-    if slave > 2:
-        os.close(slave)
 
 
 def execute(

@@ -29,12 +29,18 @@ from rootless.runtime.process.command import (
     confine_process,
     execute,
     find_program,
-    restore_signals,
     set_home,
+)
+from rootless.runtime.process.inside import (
+    Conversation,
+    die_with,
+    restore_signals,
+    set_labels,
+    set_oom_score,
     take_stdio,
     take_terminal,
+    write_own,
 )
-from rootless.runtime.process.inside import Conversation, die_with, set_labels, set_oom_score, write_own
 from rootless.runtime.process.namespace_steps import NamespaceEntry, NamespaceSet
 
 TYPE_CHECKING = False

@@ -20,12 +20,17 @@ from rootless.runtime.process.command import (
     SeccompFilters,
     execute,
     find_program,
-    restore_signals,
     set_home,
+)
+from rootless.runtime.process.inside import (
+    Conversation,
+    die_with,
+    restore_signals,
+    set_labels,
+    set_oom_score,
     take_stdio,
     take_terminal,
 )
-from rootless.runtime.process.inside import Conversation, die_with, set_labels, set_oom_score
 from rootless.runtime.process.namespace_steps import FILES, FLAGS
 from rootless.runtime.process.nested import give_streams_from_outside, is_without_us
 from rootless.runtime.process.running import Process, expect, fork_first_child

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,8 +15,9 @@ from rootless.errors import HostLimit
 from rootless.kernel.namespaces import OpenNetwork
 from rootless.monitor import network_repair, state
 from rootless.monitor.loop import Loop
-from rootless.monitor.network_repair import ATTEMPTS, NetworkRepair
+from rootless.monitor.network_repair import ATTEMPTS, NetworkRepair, NetworkWatch
 from rootless.network import modes
+from rootless.network.shared import hub_client
 from rootless.records.launch import EventsPlan, NetworkPlan
 from rootless.records.state import ContainerState, NetworkFacts
 
@@ -57,3 +59,30 @@ def test_it_gives_up_and_says_so(repair: NetworkRepair, tmp_path: Path) -> None:
     notes = (tmp_path / "monitor.log").read_text()
     assert notes.count("cannot start the network helper again") == ATTEMPTS
     assert "the network helper has ended: killed" in notes and "gives up" in notes
+
+
+def test_a_full_disk_does_not_end_what_reconnects(repair: NetworkRepair, tmp_path: Path, monkeypatch: Any) -> None:
+    """An error that left the loop would end the monitor, and the container with it."""
+
+    class Full(state.State):
+        def save(self) -> None:
+            raise OSError(28, "No space left on device")
+
+    def refuse(*_: Any) -> int:
+        raise HostLimit("it cannot start")
+
+    monkeypatch.setattr(hub_client, "resume", refuse)
+    ours, theirs = socket.socketpair()
+    run: Any = SimpleNamespace(connection=ours.fileno(), held=[ours.fileno()])
+    repair._spec.runtime_dir = str(tmp_path)
+    watch = NetworkWatch(repair._loop, repair._spec, Full(str(tmp_path), repair._tracked.facts), run, lambda: None)
+    theirs.close()
+    watch._loop.turn()
+    while watch.is_busy:
+        watch._loop.turn()
+    ours.close()
+    notes = (tmp_path / "monitor.log").read_text()
+    assert notes.count("cannot start the process that serves networks again: it cannot start") == ATTEMPTS
+    assert "cannot write the container's state: No space left on device" in notes and "gives up" in notes
+    events = [json.loads(line)["Action"] for line in (tmp_path / "events").read_text().splitlines()]
+    assert events == ["network_down", "network_lost"]

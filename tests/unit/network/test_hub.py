@@ -15,8 +15,10 @@ import pytest
 
 from rootless.errors import HostLimit
 from rootless.network.shared import hub as hub_module
-from rootless.network.shared.hub import Guest, Hub, ServedNetwork
+from rootless.network.shared import served_network
+from rootless.network.shared.hub import Hub
 from rootless.network.shared.member_paths import SOCKET
+from rootless.network.shared.served_network import Guest, Served, ServedNetwork
 from rootless.records.membership import Attachment, MemberFile, Membership
 from rootless.records.port import Port
 
@@ -36,7 +38,7 @@ class Running:
 
     def __init__(self, directory: Path) -> None:
         self.hub = Hub(str(directory), listening(directory))
-        self.hub.poller.watch(self.hub._listener.fileno(), self.hub._accept)
+        self.hub.served.poller.watch(self.hub._listener.fileno(), self.hub._accept)
         self.directory = directory
         self.ended = False
         self.fault: BaseException | None = None
@@ -46,8 +48,8 @@ class Running:
     def _run(self) -> None:
         try:
             while not self.ended:
-                self.hub.poller.later(0.02, lambda: None)
-                self.hub.poller.turn()
+                self.hub.served.poller.later(0.02, lambda: None)
+                self.hub.served.poller.turn()
         except BaseException as e:
             self.fault = e
 
@@ -180,19 +182,19 @@ class Helper:
 def network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ServedNetwork:
     """A network whose helper is a `Helper`."""
     Helper.taken, Helper.started = set(), 0
-    monkeypatch.setattr(hub_module.slirp4netns, "SharedHelper", Helper)
-    monkeypatch.setattr(hub_module, "find_helper", lambda name: "/bin/true")
-    monkeypatch.setattr(hub_module.links, "answer_for_containers", lambda *_: None)
+    monkeypatch.setattr(served_network.slirp4netns, "SharedHelper", Helper)
+    monkeypatch.setattr(served_network, "find_helper", lambda name: "/bin/true")
+    monkeypatch.setattr(served_network.links, "answer_for_containers", lambda *_: None)
     space = SimpleNamespace(fd=-1, datagrams=socket.socket(), listener=socket.socket(), close=lambda: None)
-    hub = Hub(str(tmp_path), listening(tmp_path))
+    served = Served(str(tmp_path))
     (attachment,) = membership("a", names=False).attachments
-    return hub.networks.setdefault(attachment.network_id, ServedNetwork(attachment, space, hub))
+    return served.networks.setdefault(attachment.network_id, ServedNetwork(attachment, space, served))
 
 
 def join(network: ServedNetwork, container_id: str, port: int) -> Guest:
     told = membership(container_id)
     told.ports = [Port("0.0.0.0", port, 80)]
-    guest = Guest(told, network._hub)
+    guest = Guest(told, network._served)
     for joined, link in guest.plan_links():
         guest.enter(joined, link)
     return guest
