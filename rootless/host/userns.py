@@ -102,7 +102,7 @@ def call_in_new_namespace(id_map: IdMap, function: Callable[[], bytes], *, mount
     """Run `function` in a forked child as root of a new namespace and return its result.
 
     A RootlessError or OSError raised there is raised here, with the same class. Not for a process with threads whose
-    locks the function may need: start an `interpreter.worker_command` there, which calls `enter` itself.
+    locks the function may need: start an `interpreter.worker_command` there, which calls `enter_new_namespace` itself.
     """
 
     def inside() -> bytes:
@@ -113,7 +113,7 @@ def call_in_new_namespace(id_map: IdMap, function: Callable[[], bytes], *, mount
 
 
 def call_in_namespace(userns_fd: int, function: Callable[[], bytes]) -> bytes:
-    """Like `call`, in the existing user namespace of `userns_fd`."""
+    """Like `call_in_new_namespace`, in the existing user namespace of `userns_fd`."""
 
     def inside() -> bytes:
         join_namespace(userns_fd)

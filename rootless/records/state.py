@@ -9,11 +9,8 @@ from rootless.records.launch import read_ports
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from rootless.records.port import Port
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
     from rootless.records.membership import Attachment
+    from rootless.records.port import Port
 
 VERSION = 1
 NEVER = "0001-01-01T00:00:00Z"  # docker's "not yet"

@@ -167,7 +167,10 @@ def change_network(
     connection = _connect(socket_path)
     decoder = protocol.Decoder()
     with connection:
-        connection.sendall(protocol.encode_message(request))
+        try:
+            connection.sendall(protocol.encode_message(request))
+        except (BrokenPipeError, ConnectionResetError) as e:
+            raise _lost(socket_path) from e
         while received := _receive(connection):
             for kind, payload in decoder.feed(received):
                 if kind == protocol.ERROR:

@@ -58,13 +58,14 @@ def disconnect_network(engine: Engine, network: str, container: str, *, force: b
         if left.name not in record.network.networks:
             raise InvalidState(f"container {record.name} is not connected to the network {left.name}")
         options = without(engine, record.options, left)
+        # Before the container leaves: an error here must not part the records from what is
+        attachments = choose_attachments(engine, options) if options.network else ()
         try:
             _ask_monitor(engine, record, NetworkRequest(None, left.id))
         except RootlessError as e:
             if not force:
                 raise
             engine.warn(f"the container stays on network {left.name} until it ends: {e.message}")
-        attachments = choose_attachments(engine, options) if options.network else ()
         _keep(engine, record, options, attachments)
 
 

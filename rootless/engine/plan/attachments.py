@@ -68,7 +68,7 @@ def choose_attachments(engine: Engine, options: ContainerOptions) -> tuple[Attac
 
 
 def without(engine: Engine, options: ContainerOptions, record: NetworkRecord) -> ContainerOptions:
-    """The options of a container that is not on this network any more."""
+    """The options of a container that is not on this network any more; --ip and --mac-address go with the first one."""
     networks = engine.store.networks
     texts = [text for text in (options.network, *options.more_networks) if text]
     kept = []
@@ -80,6 +80,8 @@ def without(engine: Engine, options: ContainerOptions, record: NetworkRecord) ->
             is_same = name == record.name
         if not is_same:
             kept.append(text)
+    if kept[:1] != texts[:1]:
+        options = options._replace(ip=None, mac_address=None)
     return options._replace(network=next(iter(kept), None), more_networks=tuple(kept[1:]))
 
 

@@ -177,7 +177,8 @@ def prune_system(
     keep_blobs = engine.settings.keep_layer_blobs
     # A copy of a layer for another id map is made again when it is needed, and has no time or label of its own
     also = Spared(quarantine=True, unused_copies=all and not filters)
-    copies = measure(engine.store, []).copies if also.unused_copies else {}
+    # Without a copy no layer is measured, which for large ones takes seconds
+    copies = measure(engine.store, []).copies if also.unused_copies and engine.store.layers.copies() else {}
     garbage = collect_garbage(engine.store, keep_layer_blobs=keep_blobs, also=also)
     for path in told:
         delete_tree(path, engine.store.id_map)

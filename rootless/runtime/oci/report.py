@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
-import subprocess
 
 from rootless.errors import HostLimit, UsageError
 from rootless.kernel import procfs
@@ -66,6 +64,9 @@ def process_table(pids: list[int], options: list[str]) -> str:
     Nothing of the image runs for that (CVE-2022-1227). Where the host has no `ps`, the usual columns are read from
     /proc. Raises HostLimit for `options` there, and UsageError for options without a column PID.
     """
+    import shutil
+    import subprocess
+
     program = shutil.which("ps", path=DEFAULT_PATH)
     if program is None:
         if options:

@@ -18,7 +18,7 @@ from rootless.paths import Lock, make_private
 from rootless.storage.files.removal import delete_tree, remove_tree
 from rootless.storage.store.index import is_image
 from rootless.storage.store.step_records import BuildCache
-from rootless.storage.tar.recipe import find_recipe as find_recipe
+from rootless.storage.tar.recipe import find_recipe
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

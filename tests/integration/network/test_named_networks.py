@@ -491,6 +491,20 @@ def test_a_container_with_a_default_route_of_its_own_leaves_a_network(busybox: R
 
 
 @pytest.mark.once
+def test_a_container_leaves_the_network_in_which_it_asked_for_an_address(busybox: Runner, networks: Containers) -> None:
+    one, two = networks(), networks()
+    name = f"ip{time.monotonic_ns()}"
+    subnet = busybox("network", "inspect", "-f", "{{(index .IPAM.Config 0).Subnet}}", one).stdout
+    own = f"{subnet.rpartition('.')[0]}.77"
+    busybox("create", "--name", name, "--network", one, "--network", two, "--ip", own, "busybox", "true")
+    for left, kept in ((one, [two]), (two, [])):
+        busybox("network", "disconnect", left, name)
+        shown = json.loads(busybox("inspect", "-f", "{{json .NetworkSettings.Networks}}", name).stdout)
+        assert [net for net in shown if net in (one, two)] == kept
+    busybox("network", "connect", two, name)
+
+
+@pytest.mark.once
 def test_who_can_neither_join_nor_leave(busybox: Runner, networks: Containers) -> None:
     net, other = networks(), networks()
     tag = f"{time.monotonic_ns()}"

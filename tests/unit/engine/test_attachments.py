@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from rootless.engine.plan.attachments import choose_attachments, is_named
+from rootless.engine.plan.attachments import choose_attachments, is_named, without
 from rootless.errors import NotFound, RootlessError, UsageError
 from rootless.records.container_options import ContainerOptions
 from rootless.records.network_record import NetworkRecord
@@ -91,3 +91,15 @@ def test_what_modes_do_not_take(options: ContainerOptions) -> None:
 def test_what_cannot_be(engine: Any, options: ContainerOptions) -> None:
     with pytest.raises(RootlessError):
         choose_attachments(engine, options)
+
+
+@pytest.mark.parametrize(("left", "kept"), [("front", (None, None)), ("back", ("10.90.0.7", "02:00:00:00:00:01"))])
+def test_the_addresses_go_with_the_network_that_they_are_for(
+    engine: Any, left: str, kept: tuple[str | None, str | None]
+) -> None:
+    options = ContainerOptions(
+        network="front", more_networks=("back",), ip="10.90.0.7", mac_address="02:00:00:00:00:01"
+    )
+    options = without(engine, options, engine.store.networks.get(left))
+    assert (options.ip, options.mac_address) == kept
+    assert len(choose_attachments(engine, options)) == 1
