@@ -20,7 +20,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rootless.builder.dockerfile.modes import Change
 
-NO_ATTRIBUTE = (errno.ENOTSUP, errno.EPERM, errno.EINVAL, errno.EACCES, errno.ENODATA)
+NO_ATTRIBUTE = (*overrides.NO_XATTR, errno.ENODATA)
 """The errors by which the kernel says that a file has no such extended attribute, or cannot have it."""
 
 

@@ -11,6 +11,7 @@ import os
 import stat
 
 from rootless.kernel.files import chmod_special, clone_file, is_whiteout, link_beneath
+from rootless.storage.owners.overrides import NO_XATTR
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,7 +28,6 @@ DEFAULT_ACL = "system.posix_acl_default"
 PATH_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _GIVEN = ("user.", CAPABILITY, "system.posix_acl_")
 _ACLS = ("system.posix_acl_access", DEFAULT_ACL)
-_NO_XATTR = (errno.ENOTSUP, errno.EPERM, errno.EINVAL, errno.EACCES)
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -110,7 +110,7 @@ class Copier:
                     value = self._capability(value)
                 os.setxattr(write, attribute, value)
             except OSError as e:
-                if e.errno not in _NO_XATTR:
+                if e.errno not in NO_XATTR:
                     raise
                 self.lost += 1
         os.utime(write, ns=(status.st_atime_ns, status.st_mtime_ns))
@@ -272,7 +272,7 @@ def _attributes(file: int) -> list[str]:
     try:
         return os.listxattr(file)
     except OSError as e:
-        if e.errno not in _NO_XATTR:
+        if e.errno not in NO_XATTR:
             raise
         return []
 
@@ -283,7 +283,7 @@ def drop_acl(file: int | str) -> None:
         try:
             os.removexattr(file, attribute)
         except OSError as e:
-            if e.errno not in (*_NO_XATTR, errno.ENODATA):
+            if e.errno not in (*NO_XATTR, errno.ENODATA):
                 raise
 
 
@@ -304,7 +304,7 @@ class NoInheritance:
             self._acl = os.getxattr(self._directory, DEFAULT_ACL)
             os.removexattr(self._directory, DEFAULT_ACL)
         except OSError as e:
-            if e.errno not in (*_NO_XATTR, errno.ENODATA):
+            if e.errno not in (*NO_XATTR, errno.ENODATA):
                 raise
 
     def __exit__(self, *_: object) -> None:
