@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from rootless.network.helper import Helper
 
     class ConnectedRun(Protocol):
-        """What the repair of a helper needs of a container's run (monitor.supervise.ContainerRun)."""
+        """What the repair of a helper needs of a container's run (monitor.container_run)."""
 
         pid: int
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
             """Let `helper` be the network helper of the run from now on."""
 
     class MemberRun(Protocol):
-        """What the watch over networks with names needs of a container's run (monitor.supervise.ContainerRun)."""
+        """What the watch over networks with names needs of a container's run (monitor.container_run)."""
 
         @property
         def connection(self) -> int:
