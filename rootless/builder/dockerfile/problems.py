@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -10,6 +11,9 @@ from rootless.errors import UsageError
 
 _SHOWN_LINES = 6
 _SHOWN_WIDTH = 200
+# A comparison costs microseconds, and more for long words: a Dockerfile may have a million of them
+_LONGEST_WORD = 64
+_MOST_WORDS = 500
 
 
 class Place(NamedTuple):
@@ -53,6 +57,10 @@ def excerpt(place: Place) -> str:
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """The end of a message, ` (did you mean RUN?)`, or "" when no word of `known` is like `word`."""
-    near = difflib.get_close_matches(word[:64], list(known), n=1, cutoff=0.6)
+    """The end of a message, ` (did you mean RUN?)`, or "" when no word of `known` is like `word`.
+
+    Only the first 500 words of `known` are compared, and none that is longer than 64 characters.
+    """
+    words = list(itertools.islice((each for each in known if len(each) <= _LONGEST_WORD), _MOST_WORDS))
+    near = difflib.get_close_matches(word[:_LONGEST_WORD], words, n=1, cutoff=0.6)
     return f" (did you mean {near[0]}?)" if near else ""

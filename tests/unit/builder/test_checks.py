@@ -117,6 +117,21 @@ def test_a_variable_that_nothing_defines(text: str, found: list[tuple[str, int, 
     assert all(part in text for (_, _, text), (_, _, part) in zip(made, found, strict=True))
 
 
+def test_hints_for_many_variables_cost_little(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    def compare(word: str, known: list[str], **_: object) -> list[str]:
+        asked.append(len(known))
+        return known[:1]
+
+    monkeypatch.setattr("difflib.get_close_matches", compare)
+    count = 2000
+    text = f"FROM a\nENV {'L' * 65}=1\n" + "".join(f"ENV V{n}=1\n" for n in range(count))
+    found = check_stage(text + f"LABEL x={''.join(f'$W{n}' for n in range(count))}\n")
+    assert len(found) == count and "did you mean V0?" in found[0][2] and "did you mean" not in found[-1][2]
+    assert sum(asked) <= 20 * 500
+
+
 def test_a_file_that_is_copied_and_ignored() -> None:
     text = "FROM a\nCOPY ./x /\nADD sub/../x /\nCOPY y /\nCOPY --from=b x /\nADD https://h/x /\n"
     assert [each[:2] for each in check_stage(text, "x")] == [("CopyIgnoredFile", 2), ("CopyIgnoredFile", 3)]
