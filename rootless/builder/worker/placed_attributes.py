@@ -137,7 +137,10 @@ class PlacedAttributes:
                 overrides.write_override(fd, overrides.Override(*owner, mode, kind))
                 os.fchmod(fd, overrides.on_disk(mode, kind))
                 return
-            _chown(fd, owner)
+            try:
+                os.fchown(fd, *owner)
+            except OSError as e:
+                raise owner_error(e, owner) from e
         elif mode == stat.S_IMODE(status.st_mode) and not self._rules.single:
             return
         if self._rules.single:
@@ -153,7 +156,10 @@ class PlacedAttributes:
             if self._rules.single:
                 self._note(spot.path, overrides.Override(*owner, self._mode(status), kind), link)
             else:
-                os.chown(spot.name, *owner, dir_fd=spot.directory, follow_symlinks=False)
+                try:
+                    os.chown(spot.name, *owner, dir_fd=spot.directory, follow_symlinks=False)
+                except OSError as e:
+                    raise owner_error(e, owner) from e
         if kind != stat.S_IFLNK:
             chmod_special(spot.directory, spot.name, kind | self._mode(status))
         time = self.time_of(status)
@@ -177,12 +183,10 @@ class PlacedAttributes:
         return time if self._rules.latest is None else min(time, self._rules.latest * 10**9)
 
 
-def _chown(fd: int, owner: tuple[int, int]) -> None:
-    try:
-        os.fchown(fd, *owner)
-    except OSError as e:
-        if e.errno != errno.EINVAL:
-            raise
-        raise InvalidInput(
-            f"owner {owner[0]}:{owner[1]} is not in your range of ids", hint="see `rootless doctor` for a wider range"
-        ) from e
+def owner_error(error: OSError, owner: tuple[int, int]) -> Exception:
+    """What is to be raised for an `error` of chown(2) to `owner`, which fails with EINVAL for an unmapped id."""
+    if error.errno != errno.EINVAL:
+        return error
+    return InvalidInput(
+        f"owner {owner[0]}:{owner[1]} is not in your range of ids", hint="see `rootless doctor` for a wider range"
+    )

@@ -419,9 +419,7 @@ class Placer:
             self._clear(Spot(target, directory, name), name)
             write = os.open(name, _NEW, 0o600, dir_fd=target)
             try:
-                view = memoryview(content)
-                while view:
-                    view = view[os.write(write, view) :]
+                write_all(write, content)
                 drop_acl(write)
                 self._placed.give_made(write, mode, stat.S_IFREG)
                 moment = self._placed.bounded(self._placed.made_time)

@@ -11,10 +11,10 @@ imported before: afterwards a module would come out of the image.
 
 from __future__ import annotations
 
-import errno
 import os
 import stat
 
+from rootless.builder.worker.placed_attributes import owner_error
 from rootless.errors import InvalidInput
 from rootless.image.decompress import HEAD, PlainBytes
 from rootless.storage.files.placer import Bytes, write_content
@@ -274,7 +274,7 @@ class _Unpacker:
             try:
                 os.fchown(fd, *owner)
             except OSError as e:
-                raise _unmapped(e, owner) from e
+                raise owner_error(e, owner) from e
         os.fchmod(fd, mode)
 
     def _mode(self, member: TarEntry, *, is_directory: bool) -> int:
@@ -295,7 +295,7 @@ class _Unpacker:
         try:
             os.chown(path, *owner, follow_symlinks=False)
         except OSError as e:
-            raise _unmapped(e, owner) from e
+            raise owner_error(e, owner) from e
 
 
 def _touch(path: str, atime: int, mtime: int) -> None:
@@ -313,9 +313,3 @@ def _names(path: bytes) -> list[str]:
 
 def _shown(member: TarEntry) -> str:
     return ascii(os.fsdecode(member.name)[:200])
-
-
-def _unmapped(error: OSError, owner: tuple[int, int]) -> Exception:
-    if error.errno != errno.EINVAL:
-        return error
-    return InvalidInput(f"owner {owner[0]}:{owner[1]} of an entry of the archive is not in your range of ids")

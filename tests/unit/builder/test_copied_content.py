@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
+
+import pytest
 
 from rootless.builder.context.context_files import Match
 from rootless.builder.context.digests import Content, Known
 from rootless.builder.context.ignore import Exclusions
 from rootless.builder.worker.placed_attributes import Rules
 from rootless.builder.worker.placing import Placer
+from rootless.errors import InvalidInput
 
 
 def test_a_copy_makes_the_digest_of_what_it_copies(tmp_path: Path) -> None:
@@ -48,3 +52,22 @@ def test_a_copy_makes_the_digest_of_what_it_copies(tmp_path: Path) -> None:
         assert made.stat().st_mode == given.stat().st_mode
         assert made.stat().st_mtime_ns == given.stat().st_mtime_ns
     assert (target / "to/holes").stat().st_blocks == 0
+
+
+@pytest.mark.parametrize("kind", ["file", "link", "pipe"])
+def test_an_owner_out_of_the_range_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    (tmp_path / "to").mkdir()
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to("file")
+    os.mkfifo(tmp_path / "pipe")
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))  # chown(2) for an id that the namespace does not map
+
+    monkeypatch.setattr(os, "chown", refuse)
+    monkeypatch.setattr(os, "fchown", refuse)
+    source, target = (os.open(each, os.O_RDONLY | os.O_DIRECTORY) for each in (tmp_path, tmp_path / "to"))
+    placer = Placer(target, Rules((4_000_000_000, 1), None, 0))
+    with pytest.raises(InvalidInput, match="owner 4000000000:1 is not in your range") as raised:
+        placer.copy(source, Match(kind, kind, kind, False), "/", parents=False, exclusions=Exclusions("", ()))
+    assert raised.value.hint
