@@ -39,7 +39,9 @@ class Attestation(NamedTuple):
 def make_attestation(statement: Fields) -> Attestation:
     """The attestation that holds `statement`, an in-toto statement. Its config is that of an image, as old registries
     accept no other."""
-    raw = json.dumps(statement, indent=2, ensure_ascii=False).encode()
+    # Not with ensure_ascii=False: a name that is no UTF-8, or the text of a stranger's statement, may hold surrogates,
+    # which UTF-8 cannot encode and JSON escapes
+    raw = json.dumps(statement, indent=2).encode()
     layer = digest_of(raw)
     config = _bytes({**_UNKNOWN, "config": {}, "rootfs": {"type": "layers", "diff_ids": [layer]}})
     manifest = {

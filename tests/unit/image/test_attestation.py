@@ -32,6 +32,12 @@ def test_a_statement_follows_its_image() -> None:
     assert moved == make_attestation(statement)
 
 
+def test_a_name_that_is_no_utf8_can_be_stated() -> None:
+    made = make_attestation({**STATEMENT, "predicate": {"entryPoint": "D\udcff", "é": 1}})
+    assert json.loads(made.statement)["predicate"] == {"entryPoint": "D\udcff", "é": 1}
+    assert moved_attestation(parsed(made.manifest), lambda _: made.statement, OLD, NEW) is not None
+
+
 def test_the_statement_of_somebody_else_does_not() -> None:
     document = json.loads(make_attestation(STATEMENT).manifest)
     del document["annotations"]
