@@ -11,6 +11,8 @@ import time
 
 from rootless.errors import UsageError
 
+LAST_MOMENT = 253_402_300_799
+"""The end of the year 9999, in seconds since the epoch: RFC 3339 writes no later time."""
 _UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 _LONGEST = (1 << 63) / 1e9  # seconds; docker's bound, since a duration of Go is a signed 64-bit number of nanoseconds
 _SIZES = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
@@ -138,8 +140,11 @@ def timestamp(seconds: float | None = None) -> str:
 
 
 def whole_timestamp(seconds: float) -> str:
-    """RFC 3339 in UTC, cut to the second, as image configs and the runtime's state have it."""
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(int(seconds)))
+    """RFC 3339 in UTC, cut to the second, as image configs and the runtime's state have it; at most LAST_MOMENT.
+
+    The time of a stranger's file or commit, which an image gets for its own, may be any number of 64 bits.
+    """
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(min(int(seconds), LAST_MOMENT)))
 
 
 def local_timestamp(moment: float) -> str:

@@ -14,7 +14,7 @@ from rootless.builder.context import contexts
 from rootless.builder.context.contexts import Context
 from rootless.builder.dockerfile import checks, parser
 from rootless.errors import UsageError
-from rootless.units import whole_number
+from rootless.units import LAST_MOMENT, whole_number
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -118,7 +118,11 @@ def latest_time(options: BuildOptions) -> int | None:
     """The time, in seconds since the epoch, that no file of the image may be later than, so that a build is the same
     whenever it runs: --timestamp, else SOURCE_DATE_EPOCH as a build argument, else in the environment. None without
     any, and where it is that of the context. Raises UsageError."""
-    return options.timestamp if options.timestamp is not None else _seconds(_epoch(options))
+    if options.timestamp is None:
+        return _seconds(_epoch(options))
+    if options.timestamp > LAST_MOMENT:
+        raise UsageError("--timestamp is later than the year 9999", hint="write seconds since the epoch")
+    return options.timestamp
 
 
 def _epoch(options: BuildOptions) -> str:
@@ -130,9 +134,10 @@ def _seconds(text: str) -> int | None:
     """The number in a text of SOURCE_DATE_EPOCH; None for "" and "context". Raises UsageError."""
     if text in ("", _OF_CONTEXT):
         return None
-    seconds = whole_number(text)
+    seconds = whole_number(text, LAST_MOMENT)
     if seconds is None:
-        raise UsageError(f"{_EPOCH} is not a number of seconds: '{text}'", hint=f"write SECONDS or {_OF_CONTEXT}")
+        hint = f"write SECONDS, up to the year 9999, or {_OF_CONTEXT}"
+        raise UsageError(f"{_EPOCH} is not a number of seconds: '{text}'", hint=hint)
     return seconds
 
 
@@ -238,7 +243,7 @@ def check_options(options: BuildOptions, dockerfile: Dockerfile) -> CheckOptions
 
     Raises UsageError.
     """
-    text = build_args(options, None).get("BUILDKIT_DOCKERFILE_CHECK")
+    text = given_build_args(options).get("BUILDKIT_DOCKERFILE_CHECK")
     if text is None:
         return dockerfile.directives.checks
     from rootless.builder.dockerfile.check_options import parse

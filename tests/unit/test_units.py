@@ -119,6 +119,7 @@ def test_an_unknown_moment_has_no_age() -> None:
 def test_timestamps_round_trip() -> None:
     assert parse_timestamp(timestamp(1700000000.25)) == 1700000000.25
     assert parse_timestamp(whole_timestamp(1700000000.75)) == 1700000000
+    assert whole_timestamp((1 << 63) - 1) == "9999-12-31T23:59:59Z"  # of a commit, or of a file on btrfs
     assert parse_timestamp("0001-01-01T00:00:00Z") == 0.0
 
 

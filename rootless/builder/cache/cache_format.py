@@ -12,6 +12,7 @@ from rootless.errors import InvalidInput
 from rootless.image.digest import hex_of
 from rootless.records.fields import Fields
 from rootless.storage.store.step_records import CacheRecord, StepLayer
+from rootless.units import LAST_MOMENT
 
 MEMBER = "rootless.build-cache.v1"
 """Member of the image config's document: the records of steps whose layers the image has."""
@@ -19,7 +20,6 @@ ABSENT_MEMBER = "rootless.build-cache.absent.v1"
 """Member of the image config's document: the records of steps of other stages, whose layers the image does not have."""
 TAG = "latest"
 """What the cache is called in a layout, as by BuildKit: the next build's cache takes its place."""
-_LAST_MOMENT = 253_402_300_800  # seconds: the year 10000, which RFC 3339 cannot write
 
 
 class SharedRecord(NamedTuple):
@@ -62,7 +62,7 @@ class SharedRecord(NamedTuple):
 
     def is_possible(self, count: int) -> bool:
         """Whether an image of `count` layers can have this record. A position out of range would fail at its use."""
-        is_sane = 0 <= self.moment < _LAST_MOMENT and self.size >= 0
+        is_sane = 0 <= self.moment <= LAST_MOMENT and self.size >= 0
         has_layers = bool(self.positions) or not self.has_layer
         return is_sane and has_layers and all(0 <= position < count for position in self.positions)
 

@@ -119,8 +119,12 @@ def test_source_date_epoch_of_the_dockerfile(build: Build, busybox: Runner) -> N
     # A context of this host has no time of its own
     build(text, "-t", "epoch", "--build-arg", "SOURCE_DATE_EPOCH=context")
     assert int(read_in(busybox, "epoch", "stat", "-c", "%Y", "/e")) > 1300000000
-    refused = build(text, "--build-arg", "AT=soon", check=False)
-    assert refused.returncode == 125 and "SOURCE_DATE_EPOCH is not a number of seconds: 'soon'" in refused.stderr
+    for value in ("soon", "253402300800"):
+        refused = build(text, "--build-arg", f"AT={value}", check=False)
+        assert refused.returncode == 125
+        assert f"SOURCE_DATE_EPOCH is not a number of seconds: '{value}'" in refused.stderr
+    refused = build(text, "--timestamp", "253402300800", check=False)
+    assert refused.returncode == 125 and "--timestamp is later than the year 9999" in refused.stderr
 
 
 def test_a_copied_file_keeps_its_time(build: Build, context: Path, busybox: Runner) -> None:
