@@ -172,15 +172,17 @@ def test_volumes_as_archives(busybox: Runner, tmp_path: Path) -> None:
 @pytest.mark.once
 def test_wait_for_a_state(busybox: Runner) -> None:
     """One state of several is enough; -1 is printed for a container that has not ended, as podman does."""
-    made = busybox("create", "--name", "awaited", "--network=none", "busybox", "sh", "-c", "sleep 2; exit 7")
+    script = "until test -e /end; do sleep 0.1; done; exit 7"
+    made = busybox("create", "--name", "awaited", "--network=none", "busybox", "sh", "-c", script)
     assert busybox("wait", "--condition", "created", "awaited").stdout == "-1\n"
     busybox("start", "awaited")
     assert busybox("wait", "--condition=paused", "--condition=running", made.stdout.strip()).stdout == "-1\n"
+    busybox("exec", "awaited", "touch", "/end")
     assert busybox("wait", "--condition=exited", "awaited").stdout == "7\n"
     assert busybox("wait", "--condition=stopped", "--condition=healthy", "awaited").stdout == "7\n"
     mixed = busybox("wait", "--condition=removed", "--condition=running", "awaited", check=False)
     assert (mixed.returncode, "exclude each other" in mixed.stderr) == (125, True)
-    busybox("run", "-d", "--rm", "--name", "brief", "--network=none", "busybox", "sh", "-c", "sleep 2; exit 4")
+    busybox("run", "-d", "--rm", "--name", "brief", "--network=none", "busybox", "sh", "-c", "sleep 4; exit 4")
     assert busybox("wait", "--condition=exited", "brief").stdout == "4\n"
     busybox("rm", "awaited")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.conftest import owns_range
+from tests.conftest import owns_range, require
 from tests.integration.runtime.bundle import Bundle
 from tests.integration.runtime.conftest import bundle as bundle
 
@@ -73,8 +73,8 @@ def test_a_read_only_sysfs_has_no_writable_cgroup_tree(bundle: Bundle) -> None:
     assert trees and [fields[4] for fields in trees if "ro" not in fields[5].split(",")] == []
 
 
-@pytest.mark.skipif(not owns_range(), reason="another user than root in the id map needs a range")
 def test_a_hook_inside_is_the_user_of_the_process(bundle: Bundle) -> None:
+    require(owns_range(), "another user than root in the id map needs a range")
     bundle.config["process"]["user"] = {"uid": 7, "gid": 7}
     bundle.config["process"]["rlimits"] = [{"type": "RLIMIT_NOFILE", "soft": 77, "hard": 77}]
     (bundle.root / "tmp").chmod(0o777)

@@ -14,33 +14,40 @@ import pytest
 from rootless.builder.steps.key_agent import KeyAgent
 from rootless.builder.steps.ssh_agent import AgentSource, agent_for
 from rootless.errors import UsageError
+from tests.conftest import require, runs
 
-needs_openssh = pytest.mark.skipif(
-    not all(map(shutil.which, ("ssh-agent", "ssh-keygen"))), reason="OpenSSH's client is not installed"
-)
 ASK_FOR_IDENTITIES = b"\0\0\0\1\x0b"  # draft-ietf-sshm-ssh-agent, section 4.4
 
 
+@pytest.fixture
+def openssh() -> None:
+    """OpenSSH's client, which is the agent."""
+    programs = ("ssh-agent", "ssh-keygen")
+    require(all(map(shutil.which, programs)), "no OpenSSH client on this machine (apt-get install openssh-client)")
+
+
 def make_key(path: Path, words: str = "") -> str:
+    """A key in a file, protected by `words` unless they are empty."""
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", words, "-f", str(path)], check=True)
     return str(path)
 
 
-@needs_openssh
+@pytest.mark.usefixtures("openssh")
 def test_the_keys_are_in_the_agent_until_it_is_closed(tmp_path: Path) -> None:
     agent = KeyAgent("default", (make_key(tmp_path / "a"), make_key(tmp_path / "b")))
     with socket.socket(socket.AF_UNIX) as client:
         client.connect(agent.socket)
         client.sendall(ASK_FOR_IDENTITIES)
         assert client.recv(9)[4:] == b"\x0c\0\0\0\2"
+    assert runs(agent._agent)
     agent.close()
     deadline = time.monotonic() + 5
-    while os.path.exists(agent.socket) and time.monotonic() < deadline:
+    while (os.path.exists(agent.socket) or runs(agent._agent)) and time.monotonic() < deadline:
         time.sleep(0.01)
-    assert not os.path.exists(agent.socket)
+    assert (os.path.exists(agent.socket), runs(agent._agent)) == (False, False)
 
 
-@needs_openssh
+@pytest.mark.usefixtures("openssh")
 @pytest.mark.parametrize("words", ["secret words", None])
 def test_a_file_that_cannot_be_used(tmp_path: Path, words: str | None) -> None:
     path = make_key(tmp_path / "a", words) if words else str(tmp_path / "no-key")

@@ -11,6 +11,7 @@ import pytest
 
 from rootless.builder.context.repository import Repository, clone
 from rootless.errors import DigestMismatch, RegistryError, UsageError
+from tests.conftest import require
 
 URL = "https://host.test/a/b.git"
 
@@ -72,8 +73,7 @@ def test_flags_of_add_and_the_address_agree() -> None:
 def repository(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, dict[str, str]]:
     """(URL, object ids by name) of a repository whose files hold the name of their commit: a tag v1, one commit after
     it on `main`, and a branch that is named like the tag."""
-    if shutil.which("git") is None:
-        pytest.skip("no git on this host (apt-get install git)")
+    require(shutil.which("git"), "no git on this host (apt-get install git)")
     work = tmp_path / "work"
     work.mkdir()
     (work / "sub").mkdir()

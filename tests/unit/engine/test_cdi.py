@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,7 +22,7 @@ from rootless.engine.plan.security import is_cdi_name, wants_cdi
 from rootless.errors import HostLimit, InvalidInput, UsageError
 from rootless.host.idmap import default_map
 from rootless.records.container_options import ContainerOptions
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, require
 
 SPEC: dict[str, Any] = {
     "cdiVersion": "0.7.0",
@@ -300,7 +301,7 @@ def test_yaml_needs_a_library_and_says_so(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_yaml(tmp_path: Path) -> None:
-    pytest.importorskip("yaml", reason="no PyYAML here (the extra 'yaml')")
+    require(find_spec("yaml"), "no PyYAML here (pip install .[test])")
     assert list(read_spec(str(write(tmp_path / "cdi", YAML, "made.yaml"))).devices) == ["0"]
     for text, message in (
         ("a: &x [1]\nb: *x\n", "has an alias"),
