@@ -16,7 +16,6 @@ from rootless.builder.worker.step_jobs import ExportJob, SquashJob
 from rootless.engine import verbs
 from rootless.engine.image_types import SaveOptions
 from rootless.errors import UsageError
-from rootless.image.attestation import index_entry
 from rootless.image.manifest import DOCKER_LIST, OCI_INDEX, Descriptor, Index
 
 TYPE_CHECKING = False
@@ -173,6 +172,8 @@ def store_index(
     ]
     for built, each in images:
         if built.provenance is not None:
+            from rootless.image.attestation import index_entry
+
             made = built.provenance.attestation(each, built.platform, names)
             for content in (made.statement, made.config, made.manifest):
                 session.store.blobs.put(content)

@@ -16,10 +16,10 @@ from tests.conftest import Runner, make_private_directory, remove_private_direct
 from tests.house import TracedCopy
 from tests.integration.image.conftest import Registry
 
-RUN = 134
+RUN = 133
 PULL = 87
 BUILD = 181
-LISTING = 53
+LISTING = 50
 OF_THE_HOST = (
     *("host/cgroups", "host/dbus", "host/scope", "runtime/cgroups/", "storage/drivers/", "storage/owners/"),
     "network/helper_choice",
